@@ -1,0 +1,499 @@
+"""Datasets: find the photos, check each one, report what was left out, split, and cache as uint8.
+
+A dataset is a folder in one of three layouts, recognised by itself: a folder per class; labels in the file names, as
+Kaggle has them (`cat.0.jpg`); or `train/`, `val/` and `test/` holding either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from alexnet import doodles, downloads, runs
+from alexnet.images import PHOTO_SUFFIXES, PhotoError, open_photo
+
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
+
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "training_set": "train", "train_set": "train",
+    "val": "val", "valid": "val", "validation": "val", "validation_set": "val", "val_set": "val",
+    "test": "test", "testing": "test", "test_set": "test",
+}  # fmt: skip
+KAGGLE_NAME = re.compile(r"([^\W\d][\w -]*)\.\d+\.\w+")
+CACHE_FORMAT = 1
+
+
+class DataError(ValueError):
+    """A dataset that cannot be used; its text is one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dataset that has a name: how people read it and where its photos come from."""
+
+    title: str
+    description: str
+    archive: bool  # has to be downloaded, or placed by hand
+
+
+KNOWN: dict[str, Known] = {
+    "doodles": Known("Doodles", "1,200 cats and dogs drawn by code; ready in seconds, nothing to download.", False),
+    **{
+        name: Known(archive.title, f"{archive.bytes / 1e6:,.0f} MB from {archive.homepage}.", True)
+        for name, archive in downloads.ARCHIVES.items()
+    },
+}
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One usable photo: `path` is relative to the dataset's root, `label` indexes its classes."""
+
+    path: str
+    label: int
+    split: str | None  # the split that its folder gives it: train, val, test, or None
+    digest: str  # of the file's content
+    width: int  # upright, in pixels
+    height: int
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A file that is not used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a scan found; `found == used + len(skipped)`."""
+
+    found: int
+    used: int
+    skipped: tuple[Skip, ...]
+    per_class: dict[str, int]
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How many files were skipped for each reason."""
+        return Counter(skip.reason for skip in self.skipped)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The usable photos of a folder, ordered by path, with the report of all that was found there."""
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    photos: tuple[Photo, ...]
+    report: Report
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any photo's content, name, label or given split."""
+        lines = (f"{p.path}\t{self.classes[p.label]}\t{p.split}\t{p.digest}\n" for p in self.photos)
+        return digest("".join(lines).encode())
+
+    def open(self, photo: Photo, at_least: int | None = None) -> Image.Image:
+        """The photo, upright and RGB.
+
+        Raises:
+            PhotoError: the file can no longer be read.
+        """
+        return open_photo(self.root / photo.path, at_least=at_least)
+
+
+def folder_of(data: str) -> Path:
+    """The folder that a dataset's name or a folder's path stands for; it need not exist."""
+    return runs.data_dir() / data if data in KNOWN else Path(data).expanduser().resolve()
+
+
+def available(data: str) -> bool:
+    """Whether `data` can be loaded without a download."""
+    return data not in KNOWN or not KNOWN[data].archive or folder_of(data).is_dir()
+
+
+def download(name: str, progress: Progress | None = None) -> Path:
+    """Fetch the archive of the dataset `name` into the data folder.
+
+    Raises:
+        downloads.DownloadError: it cannot be had; the text says how to place it by hand.
+    """
+    return downloads.download(name, runs.data_dir(), progress)
+
+
+def load(data: str, progress: Progress | None = None) -> Dataset:
+    """Find and check every photo of a known dataset or of a folder; quick when nothing has changed since the last time.
+
+    Args:
+        data: a name in `KNOWN`, or the path of a folder.
+        progress: told what is being done, how much of it, of how much; may raise to cancel.
+
+    Raises:
+        DataError: the folder is missing, cannot be read, or holds no labelled photo.
+    """
+    root = folder_of(data)
+    if data == "doodles":
+        doodles.write(root, progress=progress and (lambda done, total: progress("Drawing doodles", done, total)))
+    elif not available(data):
+        raise DataError(f"{KNOWN[data].title} is not here yet; run `python -m alexnet data download {data}` first.")
+    return scan(root, name=data if data in KNOWN else root.name, progress=progress)
+
+
+def scan(root: Path, name: str, progress: Progress | None = None) -> Dataset:
+    """Read the folder `root`; raises as `load` does."""
+    files = _list(root)
+    labels = _labels(files)
+    checked = _check(root, [path for path in files if labels[path].reason is None], progress)
+    skipped = [Skip(path, found.reason) for path, found in labels.items() if found.reason is not None]
+    skipped += [Skip(path, check.reason) for path, check in checked.items() if check.reason]
+    usable = {path: check for path, check in checked.items() if not check.reason}
+    duplicates = _duplicates(usable, labels)
+    skipped += [Skip(path, reason) for path, reason in duplicates.items()]
+    kept = [path for path in usable if path not in duplicates]
+    if not kept:
+        raise DataError(_nothing_usable(root, skipped))
+    classes = tuple(sorted({labels[path].label for path in kept}))
+    photos = tuple(
+        Photo(path, classes.index(labels[path].label), labels[path].split, *usable[path].facts) for path in kept
+    )
+    counts = Counter(classes[photo.label] for photo in photos)
+    report = Report(len(files), len(photos), tuple(sorted(skipped, key=lambda s: s.path)), {c: counts[c] for c in classes})
+    return Dataset(name, root, classes, photos, report)
+
+
+def _nothing_usable(root: Path, skipped: Sequence[Skip]) -> str:
+    if not skipped:
+        return f"The folder {root} is empty; put a folder of photos per class into it."
+    reason, count = Counter(skip.reason for skip in skipped).most_common(1)[0]
+    return (
+        f"None of the {len(skipped)} files in {root} can be used, most of them ({count}) because: {reason}; "
+        "use a folder per class, names like cat.0.jpg, or train/ and val/ folders of those."
+    )
+
+
+def _list(root: Path) -> list[str]:
+    """Relative POSIX paths of all files below `root`, hidden ones left out, sorted; follows links, loops excepted."""
+    if not root.exists():
+        raise DataError(f"There is no folder {root}; check the path.")
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give the folder that holds the photos.")
+    files, seen = [], set()
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"The folder {error.filename} cannot be read; check its permissions.") from None
+
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
+        subfolders[:] = sorted(s for s in subfolders if s[0] != "." and s != "__MACOSX")
+        if (real := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        relative = Path(folder).relative_to(root)
+        files += [(relative / name).as_posix() for name in names if name[0] != "."]
+    return sorted(files)
+
+
+@dataclass(frozen=True)
+class _Label:
+    """What a path alone says of a photo."""
+
+    label: str = ""
+    split: str | None = None
+    reason: str | None = None  # why it cannot be used, if so
+
+
+def _labels(files: Sequence[str]) -> dict[str, _Label]:
+    """The label and the split of each file, from its path."""
+    labels = {path: _Label(reason="not a photo file") for path in files}
+    photos = {path: PurePosixPath(path).parts for path in files if Path(path).suffix.lower() in PHOTO_SUFFIXES}
+    photos = _unwrap(photos, keep=SPLIT_FOLDERS)
+    split_layout = any(parts[0].lower() in SPLIT_FOLDERS for parts in photos.values() if len(parts) > 1)
+    groups: dict[str | None, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for path, parts in photos.items():
+        split = SPLIT_FOLDERS.get(parts[0].lower()) if split_layout and len(parts) > 1 else None
+        if split_layout and split is None:
+            labels[path] = _Label(reason="outside the train, val and test folders")
+        else:
+            groups[split][path] = parts[1:] if split_layout else parts
+    for split, members in groups.items():
+        labels |= _labels_of_group(_unwrap(members, keep=()) if split else members, split)
+    return labels
+
+
+def _unwrap(photos: dict[str, tuple[str, ...]], keep: Container[str]) -> dict[str, tuple[str, ...]]:
+    """Drop a folder that only wraps others, as archives like to have; not one in `keep`, and never one that is a class."""
+    while photos:
+        firsts = {parts[0] for parts in photos.values()}
+        wrapped = all(len(parts) > 2 for parts in photos.values())
+        names = all(len(parts) == 2 and KAGGLE_NAME.fullmatch(parts[1]) for parts in photos.values())
+        if len(firsts) > 1 or not (wrapped or names) or next(iter(firsts)).lower() in keep:
+            return photos
+        photos = {path: parts[1:] for path, parts in photos.items()}
+    return photos
+
+
+def _labels_of_group(members: dict[str, tuple[str, ...]], split: str | None) -> dict[str, _Label]:
+    """Labels from file names where most photos lie loose and are named so, else from the first folder."""
+    loose = {path: KAGGLE_NAME.fullmatch(parts[0]) for path, parts in members.items() if len(parts) == 1}
+    by_name = sum(match is not None for match in loose.values()) > len(members) / 2
+    labels = {}
+    for path, parts in members.items():
+        if by_name:
+            label = match[1] if (match := loose.get(path)) else ""
+        else:
+            label = parts[0] if len(parts) > 1 else ""
+        labels[path] = _Label(label, split) if label else _Label(reason="no label in its folder or name")
+    return labels
+
+
+@dataclass(frozen=True)
+class _Check:
+    """What a file's content says: its facts, or why it cannot be used."""
+
+    digest: str = ""
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+    @property
+    def facts(self) -> tuple[str, int, int]:
+        return self.digest, self.width, self.height
+
+
+def _check(root: Path, paths: Sequence[str], progress: Progress | None) -> dict[str, _Check]:
+    """Decode every photo once; remembered by size and time of change, so that the next call reads nothing."""
+    index_path = runs.data_dir() / "index" / f"{digest(str(root).encode())}.json"
+    index = _read_index(index_path)
+    stats = {path: _stat(root / path) for path in paths}
+    known = {path: _Check(*index[path][2:]) for path in paths if path in index and index[path][:2] == stats[path]}
+    new = [path for path in paths if path not in known]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for count, (path, check) in enumerate(zip(new, pool.map(lambda p: _check_one(root / p), new), strict=True), 1):
+            known[path] = check
+            if progress and (count % 50 == 0 or count == len(new)):
+                progress("Checking photos", count, len(new))
+    if new:
+        _write_index(index_path, {path: [*stats[path], *check.facts, check.reason] for path, check in known.items()})
+    return {path: known[path] for path in paths}
+
+
+def _check_one(path: Path) -> _Check:
+    try:
+        content = path.read_bytes()
+        width, height = open_photo(content).size
+    except PhotoError:
+        return _Check(reason="unreadable")
+    except OSError:
+        return _Check(reason="cannot be opened")
+    return _Check(digest(content), width, height)
+
+
+def _stat(path: Path) -> list[int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return [0, 0]
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _read_index(path: Path) -> dict[str, list]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_index(path: Path, index: dict[str, list]) -> None:
+    # Only a memory of work done: a disk without room for it costs time, not the dataset.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_json(path, index)
+
+
+def _duplicates(usable: dict[str, _Check], labels: dict[str, _Label]) -> dict[str, str]:
+    """Paths to leave out since their content is elsewhere, with the reason; a held-out copy is the one that stays."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for path, check in usable.items():
+        same[check.digest].append(path)
+    left_out = {}
+    for paths in same.values():
+        if len({labels[path].label for path in paths}) > 1:
+            left_out |= dict.fromkeys(paths, "the same photo under two labels")
+        elif len(paths) > 1:
+            order = {"test": 0, "val": 1}
+            paths.sort(key=lambda path: (order.get(labels[path].split, 2), path))
+            left_out |= dict.fromkeys(paths[1:], "duplicate by content")
+    return left_out
+
+
+def check_trainable(dataset: Dataset) -> None:
+    """Whether a classifier can be trained on `dataset`.
+
+    Raises:
+        DataError: it has fewer than two classes, or a class with fewer than two photos.
+    """
+    if len(dataset.classes) < 2:
+        raise DataError(f"{dataset.name} has one class only, {dataset.classes[0]}; a classifier needs at least two.")
+    for name, count in dataset.report.per_class.items():
+        if count < 2:
+            raise DataError(f"The class {name} of {dataset.name} has one photo only; give each class at least two.")
+
+
+def split(
+    dataset: Dataset, val_fraction: float, test_fraction: float, val_pattern: str = "", seed: int = 0
+) -> dict[str, list[Photo]]:
+    """Divide the photos into `train`, `val` and `test`.
+
+    The splits that folders give stand. Otherwise a photo's place follows from the seed and its content alone, class by
+    class, so that it keeps its split when others are added; only a class so small that a split would miss it is
+    evened out.
+
+    Raises:
+        DataError: nothing is left to train on or to validate with.
+    """
+    given = {photo.split for photo in dataset.photos}
+    parts: dict[str, list[Photo]] = {"train": [], "val": [], "test": []}
+    # A layout that brings held-out photos has decided; only a validation split, without which nothing works, is added.
+    if val_pattern or "val" in given:
+        val_fraction = 0.0
+    if given & {"val", "test"}:
+        test_fraction = 0.0
+    for label in range(len(dataset.classes)):
+        free = []
+        for photo in (p for p in dataset.photos if p.label == label):
+            if val_pattern and fnmatch.fnmatch(PurePosixPath(photo.path).name, val_pattern):
+                parts["val"].append(photo)
+            elif photo.split in ("val", "test"):
+                parts[photo.split].append(photo)
+            else:
+                free.append(photo)
+        for name, photos in _divide(free, val_fraction, test_fraction, seed).items():
+            parts[name] += photos
+    if not parts["train"] or not parts["val"]:
+        missing = "train on" if not parts["train"] else "validate with"
+        raise DataError(f"The split leaves no photo of {dataset.name} to {missing}; change val_fraction or val_pattern.")
+    return parts
+
+
+def _divide(photos: Sequence[Photo], val_fraction: float, test_fraction: float, seed: int) -> dict[str, list[Photo]]:
+    """Thresholds on a hash of seed and content; then one photo is moved where a wanted split would stay empty."""
+    place = {photo.path: _unit_interval(f"{seed}/{photo.digest}") for photo in photos}
+    ranked = sorted(photos, key=lambda photo: place[photo.path])
+    tests = sum(place[photo.path] < test_fraction for photo in ranked)
+    vals = sum(place[photo.path] < test_fraction + val_fraction for photo in ranked) - tests
+    if val_fraction and not vals and len(ranked) > 1:
+        vals = 1
+    if test_fraction and not tests and len(ranked) > 2:
+        tests = 1
+    held_out = min(tests + vals, max(len(ranked) - 1, 0))
+    tests = min(tests, max(held_out - (val_fraction > 0), 0))
+    return {"test": ranked[:tests], "val": ranked[tests:held_out], "train": ranked[held_out:]}
+
+
+def _unit_interval(text: str) -> float:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
+
+
+def cached(
+    dataset: Dataset,
+    photos: Sequence[Photo],
+    make: Callable[[Image.Image], Image.Image],
+    recipe: str,
+    side: int,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """`make` applied to each photo, as a memory-mapped uint8 array `(N, 3, side, side)`.
+
+    Built once, in parallel, and kept under `data/cache`, from where it may be deleted at any time.
+
+    Args:
+        dataset: where the photos are.
+        photos: which ones, in the order of the array.
+        make: turns an upright RGB photo into one of `side` x `side`; releases the GIL where it can.
+        recipe: says what `make` does, so that a change of it makes a new cache.
+        side: in pixels.
+        progress: as for `load`.
+
+    Raises:
+        DataError: a photo can no longer be read, or the disk lacks room.
+    """
+    shape = (len(photos), 3, side, side)
+    key = digest("\n".join([f"{CACHE_FORMAT} {recipe} {side}", *(photo.digest for photo in photos)]).encode())
+    path = runs.data_dir() / "cache" / f"{key}.npy"
+    if (array := _open_cache(path, shape)) is not None:
+        return array
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _require_space(path.parent, int(np.prod(shape)))
+    temporary = path.with_name(f".{key}.{os.getpid()}.npy")
+    try:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        _fill(array, dataset, photos, make, side, progress)
+        array.flush()
+        del array
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"The cache of photos cannot be written: {error.strerror}; free some space.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r")
+
+
+def _open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed * 1.05:
+        raise DataError(
+            f"The cache of photos needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
+            f"free some space or set ALEXNET_HOME to a folder on a larger disk."
+        )
+
+
+def _fill(
+    array: np.ndarray,
+    dataset: Dataset,
+    photos: Sequence[Photo],
+    make: Callable[[Image.Image], Image.Image],
+    side: int,
+    progress: Progress | None,
+) -> None:
+    def put(index: int) -> None:
+        picture = make(dataset.open(photos[index], at_least=side))
+        array[index] = np.asarray(picture).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for done, _ in enumerate(pool.map(put, range(len(photos))), 1):
+                if progress and (done % 50 == 0 or done == len(photos)):
+                    progress("Preparing photos", done, len(photos))
+        except PhotoError as error:
+            raise DataError(f"A photo of {dataset.name} changed while it was read: {error}") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def digest(content: bytes) -> str:
+    """A name for `content`: 32 hexadecimal digits of BLAKE2b."""
+    return blake2b(content, digest_size=16).hexdigest()

@@ -1,0 +1,243 @@
+"""Every setting of a training run, and the published systems as data.
+
+Nothing here imports torch: the Train page and `python -m alexnet --help` cost nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+class RecipeError(ValueError):
+    """A setting that cannot work. Its text is one sentence; `field` names the setting."""
+
+    def __init__(self, field_name: str, text: str) -> None:
+        super().__init__(f"{field_name}: {text}")
+        self.field = field_name
+
+
+def setting(default: Any, group: str, help: str, *, choices: tuple[str, ...] | None = None,
+            min: float | None = None, max: float | None = None) -> Any:  # fmt: skip
+    """A dataclass field with what a form or a command line needs to offer it."""
+    return field(default=default, metadata={"group": group, "help": help, "choices": choices, "min": min, "max": max})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that decides how a run trains. Immutable, checked when it is made, and stored whole in `run.json`.
+
+    Raises:
+        RecipeError: a value has the wrong type or is out of its range; the text names the field.
+    """
+
+    name: str = setting("custom", "about", "The name by which the recipe is chosen.")
+    title: str = setting("Custom", "about", "The name that people read.")
+    source: str = setting("", "about", "Where the recipe comes from.")
+
+    normalization: str = setting(
+        "batch", "model", "Rescales activations between layers: batch norm trains far faster than the local response "
+        "norm of 2012; none is the plainest network.", choices=("batch", "local_response", "none"))  # fmt: skip
+    norm_place: str = setting(
+        "after_relu", "model", "Whether the normalisation comes after the ReLU, as in 2012, or before it.",
+        choices=("after_relu", "before_relu"))  # fmt: skip
+    groups: int = setting(1, "model", "2 splits the convolutions into the two GPU towers of 2012; 1 leaves them whole.",
+                          min=1, max=2)  # fmt: skip
+    dropout: float = setting(
+        0.4, "model", "Share of the fully connected units silenced at each step; more of it resists overfitting and "
+        "slows learning.", min=0.0, max=0.95)  # fmt: skip
+    single_logit: bool = setting(
+        False, "model", "One output and binary cross-entropy instead of one output per class; for two classes only.")  # fmt: skip
+
+    image_size: int = setting(
+        227, "data", "Side of the square that the network sees, in pixels; smaller is faster and less accurate.",
+        min=67, max=512)  # fmt: skip
+    resize: int = setting(
+        256, "data", "Shorter side, in pixels, to which a photo is scaled before its centre is cut out for evaluation; "
+        "more zooms in.", min=67, max=1024)  # fmt: skip
+    mirror: bool = setting(
+        True, "data", "Average the answer over the photo and its mirror image: a little more accurate, twice the time.")  # fmt: skip
+    val_fraction: float = setting(
+        0.1, "data", "Share of the photos kept for validation, which chooses the best epoch.", min=0.0, max=0.9)  # fmt: skip
+    test_fraction: float = setting(
+        0.1, "data", "Share of the photos kept for one test at the very end.", min=0.0, max=0.9)  # fmt: skip
+    val_pattern: str = setting(
+        "", "data", "Photos whose file name matches this pattern, such as *3.jpg, make the validation split instead of "
+        "a random share.")  # fmt: skip
+
+    crop_scale: float = setting(
+        0.35, "augmentation", "Smallest share of a photo's area that a random training crop may show; 1 shows it whole.",
+        min=0.05, max=1.0)  # fmt: skip
+    flip: bool = setting(True, "augmentation", "Mirror half of the training photos left to right.")
+    brightness: float = setting(
+        0.3, "augmentation", "Largest relative change of brightness of a training photo.", min=0.0, max=1.0)  # fmt: skip
+    contrast: float = setting(
+        0.3, "augmentation", "Largest relative change of contrast of a training photo.", min=0.0, max=1.0)  # fmt: skip
+    saturation: float = setting(
+        0.3, "augmentation", "Largest relative change of colourfulness of a training photo.", min=0.0, max=1.0)  # fmt: skip
+
+    epochs: int = setting(14, "optimisation", "How many times the run sees every training photo.", min=1, max=10_000)
+    batch_size: int = setting(
+        128, "optimisation", "Photos per step; larger is steadier and needs more memory.", min=1, max=65_536)  # fmt: skip
+    optimizer: str = setting(
+        "sgd", "optimisation", "How gradients become steps: SGD with Nesterov momentum, Adam, or AdamW with decoupled "
+        "weight decay.", choices=("sgd", "adam", "adamw"))  # fmt: skip
+    lr: float = setting(
+        0.02, "optimisation", "Highest learning rate of the schedule; too high diverges, too low learns slowly. "
+        "Adam and AdamW want about 0.0005.", min=1e-8, max=10.0)  # fmt: skip
+    momentum: float = setting(
+        0.9, "optimisation", "How much of the previous step SGD keeps; for Adam and AdamW, beta 1.", min=0.0, max=0.999)  # fmt: skip
+    weight_decay: float = setting(
+        5e-4, "optimisation", "Pulls weights towards zero at each step, which resists overfitting; biases and "
+        "normalisation are spared.", min=0.0, max=1.0)  # fmt: skip
+    schedule: str = setting(
+        "one-cycle", "optimisation", "How the learning rate moves: up and down once, down along a cosine, in three "
+        "steps of ten, or not at all.", choices=("one-cycle", "cosine", "step", "constant"))  # fmt: skip
+    warmup: float = setting(
+        0.2, "optimisation", "Share of the run over which the learning rate rises from a 25th of its peak.",
+        min=0.0, max=0.9)  # fmt: skip
+    label_smoothing: float = setting(
+        0.1, "optimisation", "Asks for a little less than certainty, which keeps the network from overconfidence.",
+        min=0.0, max=0.9)  # fmt: skip
+    ema: float = setting(
+        0.998, "optimisation", "Decay of the running average of the weights, which is what is evaluated and kept; 0 "
+        "keeps the last weights as they are.", min=0.0, max=0.99999)  # fmt: skip
+    seed: int = setting(
+        0, "optimisation", "Starting point of every random draw; the same seed repeats the run.", min=0, max=2**31)  # fmt: skip
+
+    device: str = setting(
+        "auto", "hardware", "Where the run trains: auto takes a GPU where there is one.",
+        choices=("auto", "cpu", "cuda", "mps"))  # fmt: skip
+    precision: str = setting(
+        "auto", "hardware", "bfloat16 halves the arithmetic on hardware that has it; auto uses it where it is faster.",
+        choices=("auto", "bfloat16", "float32"))  # fmt: skip
+    compile: str = setting(
+        "auto", "hardware", "Compiling the network costs about a minute and then doubles the speed; auto does it for "
+        "runs long enough to gain.", choices=("auto", "on", "off"))  # fmt: skip
+    wandb: str = setting(
+        "off", "hardware", "Also record the run with Weights & Biases: offline needs no account, online uses yours.",
+        choices=("off", "offline", "online"))  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+        if self.resize < self.image_size:
+            raise RecipeError("resize", f"{self.resize} is smaller than image_size; use at least {self.image_size}.")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise RecipeError("val_fraction", "with test_fraction it leaves nothing to train on; lower one of them.")
+        if self.normalization == "none" and self.norm_place != "after_relu":
+            raise RecipeError("norm_place", "there is no normalisation to place; leave it at after_relu.")
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some settings changed.
+
+        Raises:
+            RecipeError: a setting does not exist, or its value cannot work.
+        """
+        known = {f.name for f in fields(self)}
+        for name in changes:
+            if name not in known:
+                raise RecipeError(name, "there is no such setting; `python -m alexnet train --help` lists them all.")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """The inverse of `to_dict`; settings that `values` lacks take their defaults.
+
+        Raises:
+            RecipeError: as for `replace`.
+        """
+        if not isinstance(values, dict):
+            raise RecipeError("recipe", "it is not a set of named values; choose one of the recipes again.")
+        return cls().replace(**values)
+
+
+def _checked(f: dataclasses.Field, value: Any) -> Any:
+    """`value` as the type of field `f`, within the field's choices and range; otherwise a RecipeError."""
+    kind = {"int": int, "float": float, "bool": bool, "str": str}[str(f.type)]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise RecipeError(f.name, f"{value!r} is not {_KIND_WORDS[kind]}.")
+    choices, low, high = f.metadata["choices"], f.metadata["min"], f.metadata["max"]
+    if choices and value not in choices:
+        raise RecipeError(f.name, f"{value!r} is not one of {', '.join(choices)}.")
+    if kind is float and not math.isfinite(value):
+        raise RecipeError(f.name, f"{value} is not a finite number; use one from {low:g} to {high:g}.")
+    if low is not None and not low <= value <= high:
+        raise RecipeError(f.name, f"{value:g} is out of range; use a value from {low:g} to {high:g}.")
+    return value
+
+
+_KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """The value that `text`, typed on a command line, gives to the setting `name`.
+
+    Raises:
+        RecipeError: the setting does not exist, or the text is not of its type.
+    """
+    kinds = {f.name: str(f.type) for f in fields(Recipe)}
+    if name not in kinds:
+        raise RecipeError(name, "there is no such setting; `python -m alexnet train --help` lists them all.")
+    if kinds[name] == "bool":
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise RecipeError(name, f"{text!r} is neither true nor false.")
+        return words[text.lower()]
+    kind = {"int": int, "float": float, "str": str}[kinds[name]]
+    try:
+        return kind(text)
+    except ValueError:
+        raise RecipeError(name, f"{text!r} is not {_KIND_WORDS[kind]}.") from None
+
+
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """The learning rate when a share `progress` (0 to 1) of all steps is done.
+
+    `one-cycle` and the warm-up follow Smith and Topin 2018 (arXiv 1708.07120) with the cosine form of
+    `torch.optim.lr_scheduler.OneCycleLR`, ending at zero. `step` divides by ten after each third.
+    """
+    if progress < recipe.warmup:
+        return _cosine(recipe.lr / 25, recipe.lr, progress / recipe.warmup)
+    if recipe.schedule == "constant":
+        return recipe.lr
+    after = (progress - recipe.warmup) / (1 - recipe.warmup)
+    if recipe.schedule == "step":
+        return recipe.lr * 0.1 ** min(int(after * 3), 2)
+    return _cosine(recipe.lr, 0.0, after)
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="cats-dogs",
+            title="Cats and dogs",
+            source="Ours: the 2012 layout with batch norm after each ReLU and what training practice has learnt since.",
+        ),
+        Recipe(
+            name="first-run",
+            title="First run (about two minutes)",
+            source="Ours: the same network on smaller pictures, for a first look on any laptop.",
+            image_size=131,
+            resize=140,
+            epochs=6,
+            batch_size=32,
+            lr=0.01,
+            crop_scale=0.6,
+            ema=0.98,
+        ),
+    )
+}

@@ -1,0 +1,394 @@
+"""The run folder: everything that a run is, on disk, readable without torch.
+
+A run is a folder with `run.json`; `weights/` holds finished runs that were chosen to ship, in the same shape. The
+trainer is a process of its own, so a run outlives the page that started it. Readers take missing files and a torn
+last line of `metrics.jsonl` in their stride.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from alexnet.recipes import Recipe, RecipeError
+
+PROJECT = Path(__file__).resolve().parent.parent
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]; the field's customary constants
+START_SECONDS = 30.0  # a child that holds no lock after this long has died on its way up
+STATUS_SECONDS = 0.5  # between two writes of a trainer's status
+UNFINISHED = ("queued", "starting", "running")
+
+
+class RunError(RuntimeError):
+    """A run that cannot be found, read or started; its text is one sentence."""
+
+
+def home() -> Path:
+    """Where `runs/` and `data/` live: the project's folder, or `ALEXNET_HOME` where that is set."""
+    return Path(os.environ.get("ALEXNET_HOME") or PROJECT).expanduser().resolve()
+
+
+def runs_dir() -> Path:
+    """The folder of runs made here."""
+    return home() / "runs"
+
+
+def data_dir() -> Path:
+    """The folder of downloaded, drawn and cached photos."""
+    return home() / "data"
+
+
+def weights_dir() -> Path:
+    """The folder of shipped runs."""
+    return PROJECT / "weights"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a run is doing, as its trainer last said; `live` is whether that trainer is alive now."""
+
+    state: str = "lost"  # queued, starting, running, finished, stopped, failed; lost is said of a trainer that vanished
+    message: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    step: int = 0
+    steps: int = 0
+    eta_seconds: float | None = None
+    images_per_s: float | None = None
+    device: str = ""
+    memory_bytes: int | None = None
+    best: dict[str, Any] | None = None  # {"epoch", "accuracy", "loss"} on validation
+    updated: float = 0.0  # seconds since 1970
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Reads the disk at each call; holds nothing."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The folder's name, by which the run is known."""
+        return self.path.name
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the run came with the project."""
+        return self.path.parent == weights_dir()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of `run.json`.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        try:
+            config = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            if not isinstance(config["classes"], list) or not isinstance(config["recipe"], dict):
+                raise TypeError("classes or recipe")
+        except FileNotFoundError:
+            raise RunError(f"{self.id} is not a run: its folder has no run.json.") from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RunError(f"The run.json of {self.id} cannot be read; restore the file or delete the folder.") from None
+        return config
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe.
+
+        Raises:
+            RunError: `run.json` is missing or damaged, or holds a setting that cannot work.
+        """
+        try:
+            return Recipe.from_dict(self.config["recipe"])
+        except RecipeError as error:
+            raise RunError(f"The recipe of {self.id} cannot be used: {error}") from None
+
+    @property
+    def weights(self) -> Path:
+        """The file with the weights of the best validation epoch."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights to classify with."""
+        return self.weights.is_file()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of `metrics.jsonl`, oldest first; lines that are torn or damaged are left out."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
+        except OSError:
+            return []
+        return [record for line in lines if (record := _record(line)) is not None]
+
+    def report(self) -> dict[str, Any] | None:
+        """The content of `report.json`, or None where there is none that can be read."""
+        return _read_json(self.path / "report.json")
+
+    def status(self) -> Status:
+        """What the run is doing now; a trainer that vanished is told by its lock, not by its last words."""
+        raw = _read_json(self.path / "status.json") or {}
+        known = {f.name for f in fields(Status)} - {"live"}
+        status = Status(**{k: v for k, v in raw.items() if k in known})
+        if status.state not in UNFINISHED:
+            return status
+        starting = status.state == "starting" and 0 <= time.time() - status.updated < START_SECONDS
+        if self.locked() or starting:
+            return replace(status, live=True)
+        message = "The trainer ended without a word; the log may say why, and the run can be resumed."
+        return replace(status, state="lost", message=message)
+
+    def locked(self) -> bool:
+        """Whether a living trainer holds this run; true to the facts also after a SIGKILL."""
+        return is_locked(self.path / "lock")
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines that the trainer printed."""
+        try:
+            with (self.path / "log.txt").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 200 * lines))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def request_stop(self) -> None:
+        """Ask the trainer to stop after its current step, keeping all that it has."""
+        (self.path / "stop").touch()
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint in a new process."""
+        launch(self)
+
+
+def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None, parent: str | None = None) -> Run:
+    """Make a run folder with its `run.json`; nothing trains yet.
+
+    Args:
+        recipe: the settings.
+        data: the name of a dataset, or a folder, as a person gave it.
+        dataset: the `alexnet.data.Dataset` that `data` led to.
+        path: the folder to make; by default a new one under `runs/`.
+        parent: the run that this one goes on from.
+
+    Raises:
+        RunError: the recipe does not fit the dataset, or the folder cannot be made or holds a run already.
+    """
+    if recipe.single_logit and len(dataset.classes) != 2:
+        raise RunError(
+            f"{dataset.name} has {len(dataset.classes)} classes and one logit tells only two apart; turn single_logit off."
+        )
+    config = {
+        "format": 1,
+        "recipe": recipe.to_dict(),
+        "data": data,
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "photos": len(dataset.photos)},
+        "classes": list(dataset.classes),
+        "image_size": recipe.image_size,
+        "mean": MEAN,
+        "std": STD,
+        "seed": recipe.seed,
+        "versions": {name: metadata.version(name) for name in ("torch", "numpy", "pillow")},
+        "python": sys.version.split()[0],
+        "parent": parent,
+        "created": time.time(),
+    }
+    try:
+        folder = _claim(path, recipe.name)
+        write_json(folder / "run.json", config)
+    except OSError as error:
+        raise RunError(f"The run folder cannot be written: {error.strerror}; free some space or choose another place.") from None
+    return Run(folder)
+
+
+def _claim(path: Path | None, name: str) -> Path:
+    """A folder that is nobody else's: `path`, or a new one named by the time; two tabs never get the same."""
+    if path is not None:
+        if (path / "run.json").exists():
+            raise RunError(f"{path.name} holds a run already; resume it or choose another folder.")
+        path.mkdir(parents=True, exist_ok=True)
+        return path.resolve()
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{re.sub('[^a-z0-9-]+', '-', name.lower())}"
+    runs_dir().mkdir(parents=True, exist_ok=True)
+    for number in range(1, 1000):
+        folder = runs_dir() / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            continue
+    raise RunError("Too many runs were started within one second; wait a moment and start again.")
+
+
+_children: list[subprocess.Popen] = []  # held so that a finished trainer is reaped, never left a zombie
+
+
+def launch(run: Run) -> None:
+    """Start or go on with `run` in a process of its own, which needs neither this process nor any page.
+
+    Raises:
+        RunError: a living trainer has the run already, or the process cannot be started.
+    """
+    if run.status().live:
+        raise RunError(f"{run.id} is training already.")
+    _children[:] = [child for child in _children if child.poll() is None]
+    try:
+        (run.path / "stop").unlink(missing_ok=True)
+        write_status(run.path, Status(state="starting", message="Starting the trainer."))
+        with (run.path / "log.txt").open("ab") as log:
+            _children.append(
+                subprocess.Popen(
+                    [sys.executable, "-u", "-m", "alexnet", "train", "--run", str(run.path), "--resume"],
+                    cwd=PROJECT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+    except OSError as error:
+        raise RunError(f"The trainer cannot be started: {error.strerror}.") from None
+
+
+def find(name: str | Path) -> Run:
+    """The run with this id, or in this folder.
+
+    Raises:
+        RunError: there is none, or its `run.json` cannot be read.
+    """
+    places = [runs_dir() / name, weights_dir() / name, Path(name).expanduser()]
+    for place in places:
+        if (place / "run.json").is_file():
+            run = Run(place.resolve())
+            run.recipe  # noqa: B018 - reading it is the check
+            return run
+    raise RunError(f"There is no run {str(name)!r}; give the name of a folder under runs/ or weights/.")
+
+
+def _folders() -> Iterator[Path]:
+    for root, newest_first in ((runs_dir(), True), (weights_dir(), False)):
+        if root.is_dir():
+            yield from sorted((p for p in root.iterdir() if p.is_dir() and p.name[0] != "."), reverse=newest_first)
+
+
+def list_runs() -> list[Run]:
+    """All runs whose `run.json` can be read: newest first, the shipped ones last."""
+    return [run for run in map(Run, _folders()) if _problem(run) is None]
+
+
+def damaged_runs() -> list[str]:
+    """One sentence for each folder among the runs that cannot be read as one."""
+    return [problem for run in map(Run, _folders()) if (problem := _problem(run)) is not None]
+
+
+def _problem(run: Run) -> str | None:
+    try:
+        run.recipe  # noqa: B018 - reading it is the check
+    except RunError as error:
+        return str(error)
+    return None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock file `path`."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+def write_status(folder: Path, status: Status) -> None:
+    """Replace `status.json` in one step, stamped with the time."""
+    values = asdict(status)
+    del values["live"]
+    write_json(folder / "status.json", {**values, "updated": time.time()})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace the file `path` in one step, so that a reader sees the old or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+        return record if {"epoch", "step", "split", "loss", "accuracy"} <= record.keys() else None
+    except (ValueError, AttributeError):
+        return None
+
+
+class Stopped(Exception):
+    """Somebody asked the run to stop."""
+
+
+class Reporter:
+    """The trainer's pen: the status, replaced now and then, and the metrics, one appended line a record."""
+
+    def __init__(self, run: Run, status: Status) -> None:
+        self.folder, self.status, self._written = run.path, status, 0.0
+        self.say()
+
+    def say(self, **changes: Any) -> None:
+        """Change the status and write it now."""
+        self.status = replace(self.status, **changes)
+        write_status(self.folder, self.status)
+        self._written = time.monotonic()
+
+    def now_and_then(self, **changes: Any) -> None:
+        """Change the status; write it if the last time was a while ago."""
+        self.status = replace(self.status, **changes)
+        if time.monotonic() - self._written >= STATUS_SECONDS:
+            self.say()
+
+    def preparing(self, stage: str, done: int, total: int) -> None:
+        """Progress of what comes before training."""
+        self.check_stop()
+        self.now_and_then(message=f"{stage}: {done:,} of {total:,}.")
+
+    def check_stop(self) -> None:
+        """Raises `Stopped` where somebody has put the file `stop` into the run folder."""
+        if (self.folder / "stop").exists():
+            raise Stopped
+
+    def record(self, **values: Any) -> None:
+        """Append one line to `metrics.jsonl`."""
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the records of steps that a resumed run is about to take again."""
+        kept = [record for record in Run(self.folder).metrics() if record["step"] <= step]
+        temporary = self.folder / ".metrics.jsonl"
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        os.replace(temporary, self.folder / "metrics.jsonl")
