@@ -6,69 +6,231 @@ Exit status 0, 1 when something failed, 2 for wrong use. Heavy imports wait unti
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from alexnet import runs
+from alexnet.errors import LabError
 from alexnet.recipes import RECIPES, Recipe, RecipeError, parse_setting
+
+DATA_HELP = "a folder of photos, or doodles, dogs-vs-cats, oxford-pets"
+RUN_HELP = "the name or folder of a run; the shipped weights by default"
+
+
+class UsageError(LabError):
+    """A command that was put together wrongly."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    from alexnet.data import DataError
-
     try:
         return options.command(options)
-    except (RecipeError, runs.RunError, DataError) as error:
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+    except (UsageError, RecipeError) as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2
+    except LabError as error:
+        print(error, file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m alexnet", description="Train AlexNet, classify and evaluate.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands)
+    for add in (_add_train, _add_classify, _add_evaluate, _add_data, _add_export):
+        add(commands)
     return parser
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser("train", help="train a run, or go on with one")
-    train.add_argument("--data", help="a folder of photos, or doodles, dogs-vs-cats, oxford-pets")
+    train.add_argument("--data", help=DATA_HELP)
     train.add_argument("--recipe", choices=RECIPES, default="cats-dogs", help="the settings to start from")
     train.add_argument("--run", type=Path, metavar="DIR", help="the run folder; a new one under runs/ by default")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --run")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --run from its last checkpoint")
     settings = train.add_argument_group("settings of the recipe")
     for f in fields(Recipe):
         if f.metadata["group"] != "about":
-            settings.add_argument(_flag(f.name), dest=f"set_{f.name}", metavar="VALUE", help=f.metadata["help"].replace("%", "%%"))
+            flag, text = "--" + f.name.replace("_", "-"), f.metadata["help"].replace("%", "%%")
+            settings.add_argument(flag, dest=f"set_{f.name}", metavar="VALUE", help=text)
     train.set_defaults(command=_train)
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
 def _train(options: argparse.Namespace) -> int:
-    run = runs.find(options.run) if options.resume and options.run else _new_run(options)
+    given = {name[4:]: text for name, text in vars(options).items() if name.startswith("set_") and text is not None}
+    if not options.resume:
+        run = _new_run(options, given)
+    elif options.run is None or given:
+        raise UsageError("To resume, give --run and no settings: a run goes on with those it was made with.")
+    else:
+        run = runs.find(options.run)
     (run.path / "stop").unlink(missing_ok=True)
     from alexnet.worker import work
 
     return work(run)
 
 
-def _new_run(options: argparse.Namespace) -> runs.Run:
+def _new_run(options: argparse.Namespace, given: dict[str, str]) -> runs.Run:
     from alexnet import data
 
     if not options.data:
-        raise runs.RunError("Give --data: a folder of photos, or doodles, dogs-vs-cats or oxford-pets.")
-    given = {f.name: getattr(options, f"set_{f.name}") for f in fields(Recipe) if hasattr(options, f"set_{f.name}")}
-    changes = {name: parse_setting(name, text) for name, text in given.items() if text is not None}
-    recipe = RECIPES[options.recipe].replace(**changes)
+        raise UsageError(f"Give --data: {DATA_HELP}.")
+    recipe = RECIPES[options.recipe].replace(**{name: parse_setting(name, text) for name, text in given.items()})
     dataset = data.load(options.data, _show_progress)
     data.check_trainable(dataset)
     return runs.create(recipe, options.data, dataset, path=options.run)
+
+
+def _add_classify(commands: argparse._SubParsersAction) -> None:
+    classify = commands.add_parser("classify", help="say what is on photos")
+    classify.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
+    classify.add_argument("--run", help=RUN_HELP)
+    classify.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    classify.add_argument("--saliency", metavar="METHOD", help="also write a saliency map of each photo to --out")
+    classify.add_argument("--out", type=Path, metavar="DIR", help="the folder for saliency maps")
+    classify.set_defaults(command=_classify)
+
+
+def _classify(options: argparse.Namespace) -> int:
+    if (options.saliency is None) != (options.out is None):
+        raise UsageError("Give --saliency and --out together.")
+    from alexnet.predict import load_classifier
+
+    classifier = load_classifier(_run(options.run))
+    answers = [_classify_one(classifier, path, options) for path in options.photos]
+    if options.json:
+        print(json.dumps({"run": classifier.run.id, "photos": answers}, ensure_ascii=False))
+    else:
+        for answer in answers:
+            print(f"{answer['file']}: {answer.get('error') or _percentages(answer['probabilities'])}")
+    return int(any("error" in answer for answer in answers))
+
+
+def _percentages(probabilities: dict[str, float]) -> str:
+    return ", ".join(f"{name} {p:.1%}" for name, p in sorted(probabilities.items(), key=lambda item: -item[1]))
+
+
+def _classify_one(classifier: Any, path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    from alexnet.images import PhotoError, open_photo
+
+    try:
+        photo = open_photo(path)
+    except PhotoError as error:
+        return {"file": str(path), "error": str(error)}
+    prediction = classifier([photo])[0]
+    answer = {"file": str(path), "label": prediction.label, "probabilities": prediction.probabilities}
+    if options.saliency:
+        answer["saliency"] = _write_saliency(classifier, photo, prediction, path, options)
+    return answer
+
+
+def _write_saliency(classifier: Any, photo: Any, prediction: Any, path: Path, options: argparse.Namespace) -> str:
+    """Write the overlay and the raw attribution of one photo; returns the overlay's file name."""
+    import numpy as np
+
+    from alexnet import saliency
+
+    attribution = saliency.attribute(classifier, photo, options.saliency, prediction.label)
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / f"{path.stem}-{options.saliency}.png"
+    saliency.render(attribution, prediction.input).save(target)
+    np.save(target.with_suffix(".npy"), attribution)
+    return str(target)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = commands.add_parser("evaluate", help="measure a run on photos whose labels are known")
+    evaluate.add_argument("--data", required=True, help=DATA_HELP)
+    evaluate.add_argument("--run", help=RUN_HELP)
+    evaluate.add_argument("--split", choices=("all", "train", "val", "test"), default="all",
+                          help="only this split, as the run itself divides the photos")  # fmt: skip
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    evaluate.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from alexnet import data
+    from alexnet.evaluate import evaluate
+    from alexnet.predict import load_classifier
+
+    run = _run(options.run)
+    dataset = data.load(options.data, _show_progress)
+    photos = data.split_of(dataset, run.recipe, options.split)
+    metrics = evaluate(load_classifier(run), dataset, photos, _show_progress).metrics
+    if options.json:
+        print(json.dumps({"run": run.id, "split": options.split, **metrics}, ensure_ascii=False))
+        return 0
+    print(f"{run.id} on {len(photos):,} photos: accuracy {metrics['accuracy']:.2%}, loss {metrics['loss']:.4f}")
+    for name, row in zip(metrics["classes"], metrics["confusion"], strict=True):
+        counts = ", ".join(f"{n:,} as {other}" for other, n in zip(metrics["classes"], row, strict=True))
+        print(f"  {name}: {counts}")
+    return 0
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("data", help="look at a dataset, or download one")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    report = actions.add_parser("report", help="say what was found, what is used, and what was skipped and why")
+    report.add_argument("data", metavar="DATA", help=DATA_HELP)
+    report.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    report.set_defaults(command=_report)
+    download = actions.add_parser("download", help="fetch a public dataset")
+    download.add_argument("name", choices=("dogs-vs-cats", "oxford-pets"))
+    download.set_defaults(command=_download)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from alexnet import data
+
+    dataset = data.load(options.data, _show_progress)
+    report = dataset.report
+    if options.json:
+        skipped = [{"file": skip.path, "reason": skip.reason} for skip in report.skipped]
+        counts = {"found": report.found, "used": report.used, "per_class": report.per_class}
+        print(json.dumps({"dataset": dataset.name, **counts, "skipped": skipped}, ensure_ascii=False))
+        return 0
+    print(f"{dataset.name}: {report.found:,} files found, {report.used:,} used, {len(report.skipped):,} skipped")
+    for name, count in report.per_class.items():
+        print(f"  {name}: {count:,}")
+    for reason, count in report.reasons.most_common():
+        print(f"  skipped, {reason}: {count:,}")
+    return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    from alexnet import data
+
+    print(f"Ready in {data.download(options.name, _show_progress)}")
+    return 0
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    export = commands.add_parser("export", help="write a run as a small folder that can be shipped")
+    export.add_argument("--run", required=True, help=RUN_HELP)
+    export.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="the folder to write, such as weights/NAME"
+    )
+    export.set_defaults(command=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from alexnet.export import ship
+
+    metrics = ship(_run(options.run), options.out, _show_progress)
+    print(f"{options.out}: accuracy {metrics['accuracy']:.2%} on {metrics['count']:,} photos, as shipped")
+    return 0
+
+
+def _run(name: str | None) -> runs.Run:
+    run = runs.find(name) if name else runs.default_run()
+    if run is None:
+        raise runs.RunError("No run has weights yet; train one, or give --run.")
+    return run
 
 
 def _show_progress(stage: str, done: int, total: int) -> None:

@@ -41,8 +41,12 @@ class EvalTransform:
 
     def batch(self, photos: Sequence[Image.Image]) -> Tensor:
         """The crops of upright RGB photos as `(N, 3, crop, crop)` uint8."""
-        crops = [np.asarray(self.crop_photo(photo)) for photo in photos]
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
+        return self.stack([self.crop_photo(photo) for photo in photos])
+
+    @staticmethod
+    def stack(crops: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures of one size as `(N, 3, H, W)` uint8."""
+        return torch.from_numpy(np.stack([np.asarray(crop) for crop in crops])).permute(0, 3, 1, 2).contiguous()
 
     def normalize(self, images: Tensor) -> Tensor:
         """`(N, 3, H, W)` uint8 to float32 with the mean and deviation of the run: what the network computes with."""

@@ -23,7 +23,9 @@ import numpy as np
 from PIL import Image
 
 from alexnet import doodles, downloads, runs
+from alexnet.errors import LabError
 from alexnet.images import PHOTO_SUFFIXES, PhotoError, open_photo
+from alexnet.recipes import Recipe
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
@@ -36,7 +38,7 @@ KAGGLE_NAME = re.compile(r"([^\W\d][\w -]*)\.\d+\.\w+")
 CACHE_FORMAT = 1
 
 
-class DataError(ValueError):
+class DataError(LabError, ValueError):
     """A dataset that cannot be used; its text is one sentence that says what to do."""
 
 
@@ -173,7 +175,9 @@ def scan(root: Path, name: str, progress: Progress | None = None) -> Dataset:
         Photo(path, classes.index(labels[path].label), labels[path].split, *usable[path].facts) for path in kept
     )
     counts = Counter(classes[photo.label] for photo in photos)
-    report = Report(len(files), len(photos), tuple(sorted(skipped, key=lambda s: s.path)), {c: counts[c] for c in classes})
+    report = Report(
+        len(files), len(photos), tuple(sorted(skipped, key=lambda s: s.path)), {c: counts[c] for c in classes}
+    )
     return Dataset(name, root, classes, photos, report)
 
 
@@ -387,8 +391,24 @@ def split(
             parts[name] += photos
     if not parts["train"] or not parts["val"]:
         missing = "train on" if not parts["train"] else "validate with"
-        raise DataError(f"The split leaves no photo of {dataset.name} to {missing}; change val_fraction or val_pattern.")
+        raise DataError(
+            f"The split leaves no photo of {dataset.name} to {missing}; change val_fraction or val_pattern."
+        )
     return parts
+
+
+def split_of(dataset: Dataset, recipe: Recipe, name: str) -> list[Photo]:
+    """The photos of one split as `recipe` divides the dataset, or those of `all`.
+
+    Raises:
+        DataError: as `split`, or the split is empty.
+    """
+    if name == "all":
+        return list(dataset.photos)
+    photos = split(dataset, recipe.val_fraction, recipe.test_fraction, recipe.val_pattern, recipe.seed)[name]
+    if not photos:
+        raise DataError(f"The run keeps no photo of {dataset.name} for the {name} split; choose another split.")
+    return photos
 
 
 def _divide(photos: Sequence[Photo], val_fraction: float, test_fraction: float, seed: int) -> dict[str, list[Photo]]:
@@ -417,6 +437,7 @@ def cached(
     recipe: str,
     side: int,
     progress: Progress | None = None,
+    at_least: int | None = None,
 ) -> np.ndarray:
     """`make` applied to each photo, as a memory-mapped uint8 array `(N, 3, side, side)`.
 
@@ -429,6 +450,7 @@ def cached(
         recipe: says what `make` does, so that a change of it makes a new cache.
         side: in pixels.
         progress: as for `load`.
+        at_least: photos may be decoded smaller, which is faster, as long as their shorter side stays this long.
 
     Raises:
         DataError: a photo can no longer be read, or the disk lacks room.
@@ -443,7 +465,7 @@ def cached(
     temporary = path.with_name(f".{key}.{os.getpid()}.npy")
     try:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        _fill(array, dataset, photos, make, side, progress)
+        _fill(array, lambda photo: make(dataset.open(photo, at_least)), photos, progress)
         array.flush()
         del array
         os.replace(temporary, path)
@@ -472,16 +494,10 @@ def _require_space(folder: Path, needed: int) -> None:
 
 
 def _fill(
-    array: np.ndarray,
-    dataset: Dataset,
-    photos: Sequence[Photo],
-    make: Callable[[Image.Image], Image.Image],
-    side: int,
-    progress: Progress | None,
+    array: np.ndarray, read: Callable[[Photo], Image.Image], photos: Sequence[Photo], progress: Progress | None
 ) -> None:
     def put(index: int) -> None:
-        picture = make(dataset.open(photos[index], at_least=side))
-        array[index] = np.asarray(picture).transpose(2, 0, 1)
+        array[index] = np.asarray(read(photos[index])).transpose(2, 0, 1)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
@@ -489,7 +505,7 @@ def _fill(
                 if progress and (done % 50 == 0 or done == len(photos)):
                     progress("Preparing photos", done, len(photos))
         except PhotoError as error:
-            raise DataError(f"A photo of {dataset.name} changed while it was read: {error}") from None
+            raise DataError(f"A photo changed while the dataset was read: {error}") from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
+
+from alexnet import runs
+from alexnet.data import DataError, Dataset, Photo
+from alexnet.images import PhotoError
+from alexnet.predict import Classifier
+
+BATCH = 64
 
 
-def class_logits(output: Tensor) -> Tensor:
-    """One logit per class, `(N, classes)`: a network's single logit z becomes (-z/2, z/2), whose softmax is sigmoid(z)."""
-    return torch.cat([-output / 2, output / 2], dim=1) if output.shape[1] == 1 else output
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions for photos whose labels are known."""
 
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    labels: Tensor  # (N,) int64
+    logits: Tensor  # (N, classes) float32
 
-def averaged_logits(model: nn.Module, x: Tensor, mirror: bool) -> Tensor:
-    """Logits `(N, classes)` of normalised photos, averaged with those of the mirror images if `mirror`."""
-    logits = class_logits(model(x))
-    return (logits + class_logits(model(x.flip(3)))) / 2 if mirror else logits
-
-
-def batches(images: np.ndarray, size: int) -> Iterator[Tensor]:
-    """`(N, 3, H, W)` uint8 photos in batches of `size`, the last one filled up with black to keep one shape."""
-    for start in range(0, len(images), size):
-        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size]))
-        missing = size - len(batch)
-        yield batch if not missing else torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])])
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """As `score` gives them."""
+        return score(self.logits, self.labels, self.classes)
 
 
 def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -39,12 +47,11 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, A
         classes: their names.
 
     Returns:
-        `accuracy` (0 to 1), `loss` (mean cross-entropy in nats), `count`, `classes`, `confusion` (rows are true classes,
-        columns predicted ones, counts) and `per_class` (name -> `count` and `accuracy`, None where there is no photo).
+        `accuracy` (0 to 1), `loss` (mean cross-entropy in nats), `count`, `classes`, `confusion` (counts; rows are true
+        classes, columns predicted ones) and `per_class` (name -> `count` and `accuracy`, None where there is no photo).
     """
     n = len(classes)
-    predicted = logits.argmax(dim=1)
-    confusion = torch.bincount(labels * n + predicted, minlength=n * n).view(n, n)
+    confusion = torch.bincount(labels * n + logits.argmax(dim=1), minlength=n * n).view(n, n)
     totals, right = confusion.sum(dim=1).tolist(), confusion.diagonal().tolist()
     return {
         "accuracy": sum(right) / len(labels),
@@ -57,3 +64,64 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, A
             for name, total, hits in zip(classes, totals, right, strict=True)
         },
     }
+
+
+def evaluate(
+    classifier: Classifier,
+    dataset: Dataset,
+    photos: Sequence[Photo],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Classify `photos` of `dataset` from their files, exactly as an uploaded photo is.
+
+    Raises:
+        DataError: the dataset has a class that the classifier does not know, or a photo can no longer be read.
+    """
+    index = match_classes(dataset.classes, classifier.classes)
+
+    def crop(photo: Photo) -> Image.Image:
+        return classifier.transform.crop_photo(dataset.open(photo))
+
+    logits = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(photos), BATCH):
+            try:
+                crops = list(pool.map(crop, photos[start : start + BATCH]))
+            except PhotoError as error:
+                raise DataError(f"A photo of {dataset.name} changed while it was read: {error}") from None
+            logits.append(classifier.answer(classifier.transform.stack(crops)))
+            if progress:
+                progress("Evaluating", min(start + BATCH, len(photos)), len(photos))
+    labels = torch.tensor([index[photo.label] for photo in photos])
+    return Evaluation(classifier.classes, tuple(photo.path for photo in photos), labels, torch.cat(logits))
+
+
+def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int]:
+    """For each of `names` the index in `known` of the class it means: `Cats`, `cat` and `CAT` are one.
+
+    Raises:
+        DataError: a name means none of them.
+    """
+    meanings = {_meaning(name): index for index, name in enumerate(known)}
+    for name in names:
+        if _meaning(name) not in meanings:
+            raise DataError(f"The photos have a class {name}, and this run knows only {', '.join(known)}.")
+    return [meanings[_meaning(name)] for name in names]
+
+
+def _meaning(name: str) -> str:
+    return name.strip().casefold().removesuffix("s")
+
+
+def write_report(folder: Path, evaluation: Evaluation, **more: Any) -> None:
+    """Write `report.json` and `predictions.csv` (file, true label, predicted label, a probability for each class)."""
+    runs.write_json(folder / "report.json", {**more, **evaluation.metrics})
+    classes = evaluation.classes
+    rows = zip(evaluation.files, evaluation.labels.tolist(), evaluation.logits.softmax(1).tolist(), strict=True)
+    temporary = folder / ".predictions.csv"
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "predicted", *classes])
+        for name, label, row in rows:
+            writer.writerow([name, classes[label], classes[row.index(max(row))], *(f"{p:.6f}" for p in row)])
+    os.replace(temporary, folder / "predictions.csv")

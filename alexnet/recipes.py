@@ -10,8 +10,10 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from alexnet.errors import LabError
 
-class RecipeError(ValueError):
+
+class RecipeError(LabError, ValueError):
     """A setting that cannot work. Its text is one sentence; `field` names the setting."""
 
     def __init__(self, field_name: str, text: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from alexnet.errors import LabError
 from alexnet.recipes import Recipe, RecipeError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -30,7 +31,7 @@ STATUS_SECONDS = 0.5  # between two writes of a trainer's status
 UNFINISHED = ("queued", "starting", "running")
 
 
-class RunError(RuntimeError):
+class RunError(LabError, RuntimeError):
     """A run that cannot be found, read or started; its text is one sentence."""
 
 
@@ -103,7 +104,9 @@ class Run:
         except FileNotFoundError:
             raise RunError(f"{self.id} is not a run: its folder has no run.json.") from None
         except (OSError, ValueError, KeyError, TypeError):
-            raise RunError(f"The run.json of {self.id} cannot be read; restore the file or delete the folder.") from None
+            raise RunError(
+                f"The run.json of {self.id} cannot be read; restore the file or delete the folder."
+            ) from None
         return config
 
     @property
@@ -212,7 +215,9 @@ def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None,
         folder = _claim(path, recipe.name)
         write_json(folder / "run.json", config)
     except OSError as error:
-        raise RunError(f"The run folder cannot be written: {error.strerror}; free some space or choose another place.") from None
+        raise RunError(
+            f"The run folder cannot be written: {error.strerror}; free some space or choose another place."
+        ) from None
     return Run(folder)
 
 
@@ -278,6 +283,13 @@ def find(name: str | Path) -> Run:
             run.recipe  # noqa: B018 - reading it is the check
             return run
     raise RunError(f"There is no run {str(name)!r}; give the name of a folder under runs/ or weights/.")
+
+
+def default_run() -> Run | None:
+    """The run to classify with if nobody chose one: the shipped cats and dogs, else the newest that has weights."""
+    with_weights = [run for run in list_runs() if run.has_weights]
+    shipped = [run for run in with_weights if run.shipped]
+    return next(iter(shipped + with_weights), None)
 
 
 def _folders() -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Training: the hardware, the photos, `train_one_epoch`, `evaluate_split` and `fit`.
+"""Training: the hardware, the photos, `train_one_epoch`, `validate` and `fit`.
 
 Every random draw follows from the seed and the number of the step alone, and a checkpoint holds all the rest, so a run
 that was stopped or killed goes on exactly where its last checkpoint left it.
@@ -7,14 +7,14 @@ that was stopped or killed goes on exactly where its last checkpoint left it.
 from __future__ import annotations
 
 import contextlib
-import csv
+import math
 import os
 import pickle
 import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from alexnet import data, model, runs, weights
+from alexnet import data, model, weights
 from alexnet.augment import CACHE_SIDE, EvalTransform, augment, draw, to_square
-from alexnet.evaluate import averaged_logits, batches, class_logits, score
+from alexnet.errors import LabError
+from alexnet.evaluate import evaluate, score, write_report
+from alexnet.predict import averaged_logits, class_logits, load_classifier
 from alexnet.recipes import Recipe, learning_rate
 from alexnet.runs import Reporter, Run, Stopped
 
@@ -35,7 +37,7 @@ RECORDS_PER_EPOCH = 20  # points that the training curve gains within an epoch
 COMPILE_PAYS_FROM = 5_000  # photos to train on, over all epochs; with fewer, compiling costs more than it saves
 
 
-class TrainingError(RuntimeError):
+class TrainingError(LabError, RuntimeError):
     """Training cannot go on; the text is one sentence that says why and what to try."""
 
 
@@ -57,45 +59,55 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The photos of a split as the network is given them: `(N, 3, S, S)` uint8, `(N,)` labels, and their files."""
-
-    images: np.ndarray
-    labels: Tensor
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Photos:
-    """What a run trains on (`(N, 3, CACHE_SIDE, CACHE_SIDE)` uint8, labels, sizes before squashing) and what it holds out."""
+    """What a run works on; labels are `(N,)` int64 indices into the dataset's classes."""
 
-    classes: tuple[str, ...]
-    train: np.ndarray
-    labels: Tensor
-    sizes: Tensor
-    held_out: dict[str, HeldOut]  # "val" and, unless it is empty, "test"
+    dataset: data.Dataset
+    test: list[data.Photo]  # touched once, at the end
+    val: list[data.Photo]
+    train_images: np.ndarray  # (N, 3, CACHE_SIDE, CACHE_SIDE) uint8, squashed
+    train_labels: Tensor
+    train_sizes: Tensor  # (N, 2) float32: width and height before squashing
+    val_images: np.ndarray  # (N, 3, image_size, image_size) uint8, as the evaluation transform makes them
+    val_labels: Tensor
 
 
 @dataclass
 class Progress:
-    """How far a run has come. The sums are (loss, correct, photos), of the epoch and since the last record."""
+    """How far a run has come. The sums are (loss, correct, photos), over the epoch and since the last record."""
 
+    epoch_sums: Tensor
+    record_sums: Tensor
     epoch: int = 0  # finished
     step: int = 0  # finished, over all epochs
     seconds: float = 0.0  # spent, over all sittings
     best: dict[str, Any] | None = None
-    epoch_sums: Tensor = field(default_factory=lambda: torch.zeros(3))
-    record_sums: Tensor = field(default_factory=lambda: torch.zeros(3))
 
 
 @dataclass
 class State:
-    """All that changes while training."""
+    """All that changes while training, and all that a checkpoint holds."""
 
     model: model.AlexNet
     ema: AveragedModel | None
     optimizer: torch.optim.Optimizer
     progress: Progress
+
+
+@dataclass(frozen=True)
+class Session:
+    """One sitting of training: what the functions below share."""
+
+    folder: Path
+    recipe: Recipe
+    hardware: Hardware
+    photos: Photos
+    reporter: Reporter
+    state: State
+    forward: Callable[[Tensor], Tensor]  # state.model, compiled where that pays
+    batch: int  # photos a step
+    steps: int  # an epoch; the rest of a last, smaller batch comes up in another epoch's order
+    clock: Clock
 
 
 # ---------------------------------------------------------------------------------------------------- before training
@@ -116,7 +128,7 @@ def choose_device(recipe: Recipe) -> torch.device:
 
 def choose_hardware(recipe: Recipe, device: torch.device, photos: Photos) -> Hardware:
     """What `auto` stands for on this device: compile where it pays, bfloat16 where it is faster."""
-    pays = len(photos.train) * recipe.epochs >= COMPILE_PAYS_FROM and _can_compile(device)
+    pays = len(photos.train_images) * recipe.epochs >= COMPILE_PAYS_FROM and _can_compile(device)
     compiles = recipe.compile == "on" or (recipe.compile == "auto" and pays)
     # Eager bfloat16 is slower than float32 on a CPU; compiled it is about twice as fast, given the instructions.
     on_cpu = compiles and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
@@ -144,27 +156,24 @@ def load_photos(run: Run, reporter: Reporter) -> Photos:
         raise data.DataError(f"{dataset.name} has changed since this run was made; start a new run on it.")
     parts = data.split(dataset, recipe.val_fraction, recipe.test_fraction, recipe.val_pattern, recipe.seed)
     return Photos(
-        classes=dataset.classes,
-        train=data.cached(dataset, parts["train"], to_square, "square", CACHE_SIDE, reporter.preparing),
-        labels=torch.tensor([photo.label for photo in parts["train"]]),
-        sizes=torch.tensor([(photo.width, photo.height) for photo in parts["train"]], dtype=torch.float32),
-        held_out={
-            name: held_out(dataset, parts[name], transform, reporter.preparing) for name in ("val", "test") if parts[name]
-        },
+        dataset=dataset,
+        test=parts["test"],
+        val=parts["val"],
+        train_images=data.cached(
+            dataset, parts["train"], to_square, "square", CACHE_SIDE, reporter.preparing, at_least=CACHE_SIDE
+        ),
+        train_labels=torch.tensor([photo.label for photo in parts["train"]]),
+        train_sizes=torch.tensor([(photo.width, photo.height) for photo in parts["train"]], dtype=torch.float32),
+        val_images=data.cached(
+            dataset,
+            parts["val"],
+            transform.crop_photo,
+            f"centre of {transform.resize}",
+            transform.crop,
+            reporter.preparing,
+        ),
+        val_labels=torch.tensor([photo.label for photo in parts["val"]]),
     )
-
-
-def held_out(
-    dataset: data.Dataset, photos: list[data.Photo], transform: EvalTransform, progress: data.Progress | None
-) -> HeldOut:
-    """Photos as the evaluation transform makes them, cached.
-
-    Raises:
-        DataError: as `data.cached`.
-    """
-    make = f"centre of {transform.resize}"
-    images = data.cached(dataset, photos, transform.crop_photo, make, transform.crop, progress)
-    return HeldOut(images, torch.tensor([p.label for p in photos]), tuple(p.path for p in photos))
 
 
 # ----------------------------------------------------------------------------------------------------------- training
@@ -178,27 +187,29 @@ def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter) -> Non
         TrainingError: the loss is no longer a number, or the checkpoint is of another recipe.
     """
     recipe = run.recipe
-    state = initial_state(recipe, len(photos.classes), hardware.device)
+    state = initial_state(recipe, len(photos.dataset.classes), hardware.device)
     forward = _compiled(state.model, recipe, hardware, reporter)
     load_checkpoint(run.path, state, recipe)
-    reporter.forget_after(state.progress.step)
-    batch = min(recipe.batch_size, len(photos.train))
-    steps = len(photos.train) // batch
-    reporter.say(state="running", message="", device=str(hardware), steps=steps * recipe.epochs,
-                 best=state.progress.best)  # fmt: skip
-    clock = _Clock(state.progress, steps * recipe.epochs, batch)
-    while state.progress.epoch < recipe.epochs:
-        train_one_epoch(run.path, state, forward, photos, recipe, hardware, reporter, clock)
-        _end_epoch(run.path, state, forward, photos, recipe, hardware, reporter, clock)
-    _finish(run, state, forward, photos, hardware, reporter)
+    progress = state.progress
+    reporter.forget_after(progress.step)
+    batch = min(recipe.batch_size, len(photos.train_images))
+    steps = len(photos.train_images) // batch
+    clock = Clock(progress.step, progress.seconds, steps * recipe.epochs, batch)
+    session = Session(run.path, recipe, hardware, photos, reporter, state, forward, batch, steps, clock)
+    reporter.say(state="running", message="", device=str(hardware), steps=steps * recipe.epochs, best=progress.best)
+    while progress.epoch < recipe.epochs:
+        train_one_epoch(session)
+        _end_epoch(session)
+    _finish(run, session)
 
 
 def initial_state(recipe: Recipe, classes: int, device: torch.device) -> State:
     """Network, average and optimizer at the start of a run; the same for the same seed."""
     torch.manual_seed(recipe.seed)
     network = model.from_recipe(recipe, classes).to(device)
-    ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True) if recipe.ema else None
-    return State(network, ema, make_optimizer(network, recipe), Progress())
+    ema = AveragedModel(network, use_buffers=True) if recipe.ema else None
+    sums = (torch.zeros(3, device=device) for _ in range(2))
+    return State(network, ema, make_optimizer(network, recipe), Progress(*sums))
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -237,13 +248,13 @@ def _compiled(network: nn.Module, recipe: Recipe, hardware: Hardware, reporter: 
     return forward
 
 
-class _Clock:
+class Clock:
     """Speed and time left, from the steps of this sitting."""
 
-    def __init__(self, progress: Progress, steps: int, batch: int) -> None:
-        self.first, self.earlier, self.steps, self.batch = progress.step, progress.seconds, steps, batch
+    def __init__(self, step: int, seconds: float, steps: int, batch: int) -> None:
+        self.first, self.earlier, self.steps, self.batch = step, seconds, steps, batch
         self.started = self.marked = time.perf_counter()
-        self.marked_step = progress.step
+        self.marked_step = step
 
     def seconds(self) -> float:
         """Spent on the run, over all sittings."""
@@ -262,70 +273,57 @@ class _Clock:
         return speed
 
 
-def train_one_epoch(
-    folder: Path,
-    state: State,
-    forward: Callable[[Tensor], Tensor],
-    photos: Photos,
-    recipe: Recipe,
-    hardware: Hardware,
-    reporter: Reporter,
-    clock: _Clock,
-) -> None:
+def train_one_epoch(session: Session) -> None:
     """The steps of one epoch that are still to do, in the order that the seed and the epoch's number give."""
-    progress = state.progress
-    batch = min(recipe.batch_size, len(photos.train))
-    steps = len(photos.train) // batch  # the rest of a last, smaller batch comes up in another epoch's order
-    order = torch.randperm(len(photos.train), generator=_generator(recipe.seed, progress.epoch, "order"))
+    recipe, progress, steps = session.recipe, session.state.progress, session.steps
+    photos = len(session.photos.train_images)
+    order = torch.randperm(photos, generator=_generator(recipe.seed, progress.epoch, "order"))
     every = max(1, steps // RECORDS_PER_EPOCH)
     saved = time.perf_counter()
-    state.model.train()
+    session.state.model.train()
     while (index := progress.step - progress.epoch * steps) < steps:
-        chosen = order[index * batch : (index + 1) * batch]
-        train_step(state, forward, photos, chosen, steps * recipe.epochs, recipe, hardware)
+        train_step(session, order[index * session.batch : (index + 1) * session.batch])
         if (index + 1) % every == 0 and index + 1 < steps:
-            speed = clock.speed(progress.step)
-            _record(reporter, state, progress.record_sums, speed, clock, recipe, steps, partial=True)
+            _record_training(session, progress.record_sums, partial=True)
             progress.record_sums.zero_()
-        reporter.now_and_then(epoch=progress.epoch + 1, step=progress.step, eta_seconds=clock.left(progress.step),
-                              memory_bytes=memory_in_use(hardware.device))  # fmt: skip
-        _stop_or_save(folder, state, recipe, reporter, clock, due=time.perf_counter() - saved > CHECKPOINT_SECONDS)
+        session.reporter.now_and_then(
+            epoch=progress.epoch + 1,
+            step=progress.step,
+            eta_seconds=session.clock.left(progress.step),
+            memory_bytes=memory_in_use(session.hardware.device),
+        )
         if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+            save_checkpoint(session)
             saved = time.perf_counter()
+        _stop_if_asked(session)
 
 
-def train_step(
-    state: State,
-    forward: Callable[[Tensor], Tensor],
-    photos: Photos,
-    chosen: Tensor,
-    steps: int,
-    recipe: Recipe,
-    hardware: Hardware,
-) -> None:
-    """One update of the network from the photos with the indices `chosen`, out of `steps` in the whole run."""
+def train_step(session: Session, chosen: Tensor) -> None:
+    """One update of the network from the training photos with the indices `chosen`, (N,) int64."""
+    recipe, device, state, photos = session.recipe, session.hardware.device, session.state, session.photos
     progress = state.progress
-    choices = draw(recipe, photos.sizes[chosen], _generator(recipe.seed, progress.step, "augmentation"))
+    choices = draw(recipe, photos.train_sizes[chosen], _generator(recipe.seed, progress.step, "augmentation"))
     torch.manual_seed(_number(recipe.seed, progress.step, "dropout"))
-    images = torch.from_numpy(photos.train[chosen.numpy()]).to(hardware.device, non_blocking=True)
-    labels = photos.labels[chosen].to(hardware.device)
-    dtype = torch.bfloat16 if hardware.bfloat16 else torch.float32
-    x = augment(images, choices, recipe.image_size, dtype)
+    images = torch.from_numpy(photos.train_images[chosen.numpy()]).to(device, non_blocking=True)
+    labels = photos.train_labels[chosen].to(device, non_blocking=True)
+    x = augment(images, choices, recipe.image_size, torch.bfloat16 if session.hardware.bfloat16 else torch.float32)
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, progress.step / steps)
-    with hardware.autocast():
-        logits = class_logits(forward(x))
+        group["lr"] = learning_rate(recipe, progress.step / (session.steps * recipe.epochs))
+    with session.hardware.autocast():
+        logits = class_logits(session.forward(x)).float()
     # For one logit this is binary cross-entropy: the softmax over (-z/2, z/2) is the sigmoid of z.
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     state.optimizer.zero_grad()
     loss.backward()
     state.optimizer.step()
     if state.ema is not None:
+        # A short memory at first, or the random start would stay in the average for epochs.
+        decay = min(recipe.ema, (1 + progress.step) / (10 + progress.step))
+        state.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)
         state.ema.update_parameters(state.model)
-    n = len(chosen)
-    sums = torch.stack([loss.detach() * n, (logits.argmax(1) == labels).sum().float(), loss.new_tensor(float(n))])
-    progress.epoch_sums += sums.to(progress.epoch_sums.device)
-    progress.record_sums += sums.to(progress.record_sums.device)
+    sums = torch.stack([loss.detach() * len(chosen), (logits.argmax(1) == labels).sum(), loss.new_tensor(len(chosen))])
+    progress.epoch_sums += sums
+    progress.record_sums += sums
     progress.step += 1
 
 
@@ -349,81 +347,58 @@ def memory_in_use(device: torch.device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _stop_or_save(folder: Path, state: State, recipe: Recipe, reporter: Reporter, clock: _Clock, due: bool) -> None:
-    """Write a checkpoint if one is due or the run is asked to stop."""
+def _stop_if_asked(session: Session) -> None:
     try:
-        reporter.check_stop()
+        session.reporter.check_stop()
     except Stopped:
-        state.progress.seconds = clock.seconds()
-        save_checkpoint(folder, state, recipe)
-        reporter.say(step=state.progress.step)
+        save_checkpoint(session)
+        session.reporter.say(step=session.state.progress.step)
         raise
-    if due:
-        state.progress.seconds = clock.seconds()
-        save_checkpoint(folder, state, recipe)
 
 
-def _record(
-    reporter: Reporter,
-    state: State,
-    sums: Tensor,
-    speed: float,
-    clock: _Clock,
-    recipe: Recipe,
-    steps: int,
-    **more: Any,
-) -> None:
+def _record_training(session: Session, sums: Tensor, **more: Any) -> None:
     """Write the mean loss and accuracy that `sums` hold, unless the loss is no longer a number."""
-    progress = state.progress
+    step = session.state.progress.step
     loss, correct, count = sums.tolist()
-    if not np.isfinite(loss):
+    if not math.isfinite(loss):
         raise TrainingError(
-            f"The loss was no longer a number at step {progress.step}; the best weights so far are kept. "
-            f"Try a lower lr than {recipe.lr:g}."
+            f"The loss was no longer a number at step {step}; the best weights so far are kept. "
+            f"Try a lower lr than {session.recipe.lr:g}."
         )
-    reporter.now_and_then(images_per_s=speed)
-    reporter.record(
-        epoch=(progress.step - 1) // steps + 1,
-        step=progress.step,
+    speed = session.clock.speed(step)
+    session.reporter.now_and_then(images_per_s=speed)
+    session.reporter.record(
+        epoch=(step - 1) // session.steps + 1,
+        step=step,
         split="train",
         loss=loss / count,
         accuracy=correct / count,
-        lr=state.optimizer.param_groups[0]["lr"],
+        lr=session.state.optimizer.param_groups[0]["lr"],
         images_per_s=speed,
-        seconds=clock.seconds(),
+        seconds=session.clock.seconds(),
         **more,
     )
 
 
-def _end_epoch(
-    folder: Path,
-    state: State,
-    forward: Callable[[Tensor], Tensor],
-    photos: Photos,
-    recipe: Recipe,
-    hardware: Hardware,
-    reporter: Reporter,
-    clock: _Clock,
-) -> None:
+def _end_epoch(session: Session) -> None:
     """Record the epoch, validate, keep the weights if they are the best, and write a checkpoint."""
-    progress = state.progress
-    steps = progress.step // (progress.epoch + 1)
-    _record(reporter, state, progress.epoch_sums, clock.speed(progress.step), clock, recipe, steps)
+    progress, reporter = session.state.progress, session.reporter
+    _record_training(session, progress.epoch_sums)
     reporter.say(message="Validating.")
-    with averaged_weights(state):
-        metrics = evaluate_split(forward, state.model, photos, "val", recipe, hardware, reporter)
+    epoch = progress.epoch + 1
+    with averaged_weights(session.state):
+        metrics = validate(session)
         if progress.best is None or metrics["accuracy"] > progress.best["accuracy"]:
-            progress.best = {"epoch": progress.epoch + 1, "accuracy": metrics["accuracy"], "loss": metrics["loss"]}
-            weights.save(folder / "weights.safetensors", state.model.state_dict())
-    reporter.record(epoch=progress.epoch + 1, step=progress.step, split="val", loss=metrics["loss"],
-                    accuracy=metrics["accuracy"], seconds=clock.seconds())  # fmt: skip
-    progress.epoch += 1
-    progress.seconds = clock.seconds()
+            progress.best = {"epoch": epoch, "accuracy": metrics["accuracy"], "loss": metrics["loss"]}
+            weights.save(session.folder / "weights.safetensors", session.state.model.state_dict())
+    validation = {"split": "val", "loss": metrics["loss"], "accuracy": metrics["accuracy"]}
+    reporter.record(epoch=epoch, step=progress.step, **validation, seconds=session.clock.seconds())
+    progress.epoch = epoch
     progress.epoch_sums.zero_()
     progress.record_sums.zero_()
-    save_checkpoint(folder, state, recipe)
-    clock.speed(progress.step)  # validation is no training time
-    reporter.say(message="", epoch=progress.epoch, step=progress.step, best=progress.best)
+    save_checkpoint(session)
+    session.clock.speed(progress.step)  # validation is not training time
+    reporter.say(message="", epoch=epoch, step=progress.step, best=progress.best)
 
 
 @contextlib.contextmanager
@@ -440,97 +415,62 @@ def averaged_weights(state: State) -> Iterator[None]:
         state.model.load_state_dict(own)
 
 
-def evaluate_split(
-    forward: Callable[[Tensor], Tensor],
-    network: nn.Module,
-    photos: Photos,
-    split: str,
-    recipe: Recipe,
-    hardware: Hardware,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    """The metrics of `score` for a held-out split, with the evaluation transform and mirroring of the recipe."""
-    held = photos.held_out[split]
-    logits = split_logits(forward, network, held, recipe, hardware, reporter)
-    return score(logits, held.labels, photos.classes)
-
-
 @torch.inference_mode()
-def split_logits(
-    forward: Callable[[Tensor], Tensor],
-    network: nn.Module,
-    held: HeldOut,
-    recipe: Recipe,
-    hardware: Hardware,
-    reporter: Reporter | None,
-) -> Tensor:
-    """Logits `(N, classes)` on the CPU, float32."""
+def validate(session: Session) -> dict[str, Any]:
+    """The metrics of `evaluate.score` on the validation split, with the transform and mirroring of the recipe."""
+    recipe, hardware, photos = session.recipe, session.hardware, session.photos
     transform = EvalTransform.from_recipe(recipe)
-    network.eval()
-    found = []
-    for images in batches(held.images, recipe.batch_size):
+    session.state.model.eval()
+    logits = []
+    for images in _same_sized_batches(photos.val_images, recipe.batch_size):
+        x = transform.normalize(images.to(hardware.device))
         with hardware.autocast():
-            x = transform.normalize(images.to(hardware.device))
-            found.append(averaged_logits(forward, x, recipe.mirror).float().cpu())
-        if reporter is not None:
-            reporter.now_and_then()  # a sign of life
-    return torch.cat(found)[: len(held.labels)]
+            logits.append(averaged_logits(session.forward, x, recipe.mirror).float().cpu())
+        session.reporter.now_and_then()  # a sign of life
+    return score(torch.cat(logits)[: len(photos.val_labels)], photos.val_labels, photos.dataset.classes)
 
 
-def _finish(
-    run: Run,
-    state: State,
-    forward: Callable[[Tensor], Tensor],
-    photos: Photos,
-    hardware: Hardware,
-    reporter: Reporter,
-) -> None:
-    """Test the best epoch, once, and write the report; without a test split the report is on validation."""
-    recipe, progress = run.recipe, state.progress
-    reporter.say(message="Testing the best epoch.")
-    weights.load_into(state.model, run.weights)
-    split = "test" if "test" in photos.held_out else "val"
-    held = photos.held_out[split]
-    logits = split_logits(forward, state.model, held, recipe, hardware, reporter)
-    metrics = score(logits, held.labels, photos.classes)
-    runs.write_json(run.path / "report.json", {"split": split, **metrics, "best_epoch": progress.best["epoch"]})
-    write_predictions(run.path / "predictions.csv", held, logits, photos.classes)
+def _same_sized_batches(images: np.ndarray, size: int) -> Iterator[Tensor]:
+    """Batches of `size`, the last one filled up with black, so that a compiled network meets one shape only."""
+    for start in range(0, len(images), size):
+        batch = torch.from_numpy(np.array(images[start : start + size]))
+        yield torch.cat([batch, batch.new_zeros(size - len(batch), *batch.shape[1:])])
+
+
+def _finish(run: Run, session: Session) -> None:
+    """Test the best epoch, once, and write the report; where nothing was kept for a test, it is on validation."""
+    progress, reporter, photos = session.state.progress, session.reporter, session.photos
+    split, held_out = ("test", photos.test) if photos.test else ("val", photos.val)
+    classifier = load_classifier(run, session.hardware.device)
+    evaluation = evaluate(classifier, photos.dataset, held_out, reporter.preparing)
+    write_report(run.path, evaluation, split=split, best_epoch=progress.best["epoch"])
     if split == "test":
-        reporter.record(epoch=progress.best["epoch"], step=progress.step, split="test", loss=metrics["loss"],
-                        accuracy=metrics["accuracy"], seconds=progress.seconds)  # fmt: skip
+        loss, accuracy = evaluation.metrics["loss"], evaluation.metrics["accuracy"]
+        reporter.record(epoch=progress.best["epoch"], step=progress.step, split=split, loss=loss, accuracy=accuracy)
     (run.path / "checkpoint.pt").unlink(missing_ok=True)  # three times the size of the weights, and no longer needed
-    reporter.say(state="finished", message="", eta_seconds=None, step=progress.step, epoch=progress.epoch)
-
-
-def write_predictions(path: Path, held: HeldOut, logits: Tensor, classes: tuple[str, ...]) -> None:
-    """One row for each photo: file, true label, predicted label, and the probability of each class."""
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "label", "predicted", *classes])
-        for name, label, row in zip(held.files, held.labels.tolist(), logits.softmax(1).tolist(), strict=True):
-            writer.writerow([name, classes[label], classes[row.index(max(row))], *(f"{p:.6f}" for p in row)])
-    os.replace(temporary, path)
+    reporter.say(state="finished", message="", eta_seconds=None)
 
 
 # -------------------------------------------------------------------------------------------------------- checkpoints
 
 
-def save_checkpoint(folder: Path, state: State, recipe: Recipe) -> None:
+def save_checkpoint(session: Session) -> None:
     """Replace `checkpoint.pt` in one step; if that fails, the previous one stays."""
-    temporary = folder / ".checkpoint.pt"
+    state = session.state
+    state.progress.seconds = session.clock.seconds()
+    temporary = session.folder / ".checkpoint.pt"
     try:
         torch.save(
             {
-                "recipe": recipe.to_dict(),
+                "recipe": session.recipe.to_dict(),
                 "model": state.model.state_dict(),
                 "ema": state.ema and state.ema.state_dict(),
                 "optimizer": state.optimizer.state_dict(),
-                "progress": asdict(state.progress),
+                "progress": dict(vars(state.progress)),
             },
             temporary,
         )
-        os.replace(temporary, folder / "checkpoint.pt")
+        os.replace(temporary, session.folder / "checkpoint.pt")
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -545,7 +485,7 @@ def load_checkpoint(folder: Path, state: State, recipe: Recipe) -> None:
     if not path.exists():
         return
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location=next(state.model.parameters()).device, weights_only=True)
         if saved["recipe"] != recipe.to_dict():
             raise TrainingError("The checkpoint is of another recipe; start a new run with this one.")
         state.model.load_state_dict(saved["model"])

@@ -1,4 +1,8 @@
-"""Reading and writing weights as safetensors: nothing is executed, and what is needed to read them is beside them."""
+"""Reading and writing weights as safetensors: nothing is executed, and a small form for the weights that ship.
+
+The small form keeps the two large fully connected matrices as a product of two thin ones (truncated SVD, Denton et al.
+2014, arXiv 1404.0736) in 8 bits with a scale for each component, and all else in 16 bits. It opens as the full network.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from alexnet.errors import LabError
 
-class WeightsError(ValueError):
+LARGE = 4_000_000  # entries from which on a matrix is factored
+FACTORS = ("left", "left_scale", "right", "right_scale")
+
+
+class WeightsError(LabError, ValueError):
     """Weights that cannot be read or do not fit the network; its text is one sentence."""
 
 
@@ -26,22 +35,20 @@ def save(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def load_into(model: torch.nn.Module, path: Path) -> None:
-    """Fill `model` with the weights in the file `path`.
+    """Fill `model` with the weights in the file `path`, whole or compressed.
 
     Raises:
         WeightsError: the file is missing, damaged, or made for another network.
     """
     expected = model.state_dict()
-    state = _read(path)
+    state = expand(_read(path))
     if state.keys() != expected.keys():
         odd = sorted(state.keys() ^ expected.keys())[0]
         raise WeightsError(f"The weights in {path.name} are of another network: {odd} is not in both.")
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
-            raise WeightsError(
-                f"The weights in {path.name} are of another network: {name} has shape {tuple(tensor.shape)}, "
-                f"not {tuple(expected[name].shape)}."
-            )
+            found, wanted = tuple(tensor.shape), tuple(expected[name].shape)
+            raise WeightsError(f"The weights in {path.name} are of another network: {name} is {found}, not {wanted}.")
     model.load_state_dict(state)
 
 
@@ -53,3 +60,58 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path.parent.name} has no weights yet; let it finish an epoch first.") from None
     except (SafetensorError, OSError):
         raise WeightsError(f"The weights file of {path.parent.name} is damaged; train again or restore it.") from None
+
+
+def compress(state: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """The small form of a state: what `expand` turns back into nearly the same.
+
+    Args:
+        state: name -> float tensor (or integer counters, kept as they are).
+        rank: components kept of each large matrix.
+    """
+    small: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if tensor.ndim == 2 and tensor.numel() >= LARGE:
+            small |= {f"{name}.{part}": value for part, value in zip(FACTORS, _factors(tensor, rank), strict=True)}
+        else:
+            # Running variances and their like span many magnitudes and weigh nothing: they stay as they are.
+            small[name] = tensor.half() if tensor.ndim > 1 else tensor
+    return small
+
+
+def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    u, s, v = torch.svd_lowrank(matrix.float(), q=rank, niter=4)
+    left, left_scale = _to_int8(u * s.sqrt(), dim=0)
+    right, right_scale = _to_int8((v * s.sqrt()).T, dim=1)
+    return left, left_scale, right, right_scale
+
+
+def _to_int8(matrix: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """8-bit integers and the scale of each component, which lies along the other dimension than `dim`."""
+    scale = matrix.abs().amax(dim=dim, keepdim=True).clamp(min=1e-12) / 127
+    return (matrix / scale).round().to(torch.int8), scale
+
+
+def expand(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The full state of a whole or compressed one, float32.
+
+    Raises:
+        WeightsError: a factor of a compressed matrix is missing, or the factors do not fit together.
+    """
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        matrix, _, part = name.rpartition(".")
+        if part == "left":
+            state[matrix] = _product(tensors, matrix)
+        elif part not in FACTORS:
+            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return state
+
+
+def _product(tensors: dict[str, Tensor], name: str) -> Tensor:
+    try:
+        left, left_scale, right, right_scale = (tensors[f"{name}.{part}"].float() for part in FACTORS)
+        return (left * left_scale) @ (right * right_scale)
+    except (KeyError, RuntimeError):
+        raise WeightsError(f"The compressed matrix {name} is incomplete; restore the file.") from None

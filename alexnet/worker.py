@@ -13,9 +13,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from alexnet import runs, train
-from alexnet.data import DataError
-from alexnet.runs import Reporter, Run, RunError, Status, Stopped
-from alexnet.weights import WeightsError
+from alexnet.errors import LabError
+from alexnet.runs import Reporter, Run, Status, Stopped
 
 
 def work(run: Run) -> int:
@@ -31,13 +30,15 @@ def work(run: Run) -> int:
             _train_when_free(run)
         except Stopped:
             _end(run.path, "stopped", "Stopped; it can be resumed.")
-        except (DataError, RunError, WeightsError, train.TrainingError) as error:
+        except LabError as error:
             return _fail(run.path, str(error))
         except torch.OutOfMemoryError:
             return _fail(run.path, "The device ran out of memory; halve batch_size and start again.")
         except OSError as error:
             traceback.print_exc()
-            return _fail(run.path, f"A file of the run cannot be written ({error.strerror}); free some space and resume.")
+            return _fail(
+                run.path, f"A file of the run cannot be written ({error.strerror}); free some space and resume."
+            )
         except Exception as error:
             traceback.print_exc()
             return _fail(run.path, f"The trainer met an error it does not know ({error}); the log has the details.")

@@ -1,0 +1,138 @@
+"""Plotly figures from plain data. Backgrounds are transparent; text and grid take the colours of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+# Orange and blue stay apart for every common kind of colour blindness, and at this lightness both stand out from a
+# white and from a black page (contrast 3.2 or more).
+CAT = "#d97706"
+DOG = "#1f7fc4"
+OTHER_CLASSES = ("#0d9488", "#c0568f", "#8a7a16", "#7c6bd6", "#8b5e3c", "#5f8f2f", "#6b7f8c", "#b8504a")
+TRAINING = "#8592a3"
+VALIDATION = "#0d9488"
+
+MAX_PARTIAL_POINTS = 700  # in each of two panels; with the epochs a figure stays at about 1,500
+
+Point = tuple[float, float]
+Record = Mapping[str, Any]
+
+
+def class_color(name: str, index: int = 0) -> str:
+    """The colour of a class on every page: cats orange, dogs blue, any other by its place `index`."""
+    known = {"cat": CAT, "cats": CAT, "dog": DOG, "dogs": DOG}
+    return known.get(name.lower(), OTHER_CLASSES[index % len(OTHER_CLASSES)])
+
+
+def training_curves(
+    records: Sequence[Record], steps_per_epoch: float, epochs: int, best_epoch: int | None = None
+) -> go.Figure:
+    """Accuracy above loss over the epochs of a run, for training and validation.
+
+    Args:
+        records: the lines of `metrics.jsonl`, of which `epoch` (from 1), `step` (from the start of the run), `split`,
+            `loss`, `accuracy` (0 to 1) and `partial` (true within an epoch) are read.
+        steps_per_epoch: places a partial record between two epochs.
+        epochs: length of the run; the x axis shows all of it from the start.
+        best_epoch: the epoch to mark, once there is one.
+    """
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07)
+    train = [r for r in records if r["split"] == "train"]
+    val = [(r["epoch"], r) for r in records if r["split"] == "val"]
+    within = [(r["step"] / steps_per_epoch, r) for r in train if r.get("partial")]
+    whole = [(r["epoch"], r) for r in train if not r.get("partial")]
+    for row, metric in enumerate(("accuracy", "loss"), start=1):
+        form = "%{y:.1%}" if metric == "accuracy" else "%{y:.3f}"
+        for trace in (
+            _line("within", thin(_points(within, metric), MAX_PARTIAL_POINTS), color=TRAINING, width=1),
+            _line("Training", _points(whole, metric), color=TRAINING, width=2, hover=form),
+            _line("Validation", _points(val, metric), color=VALIDATION, width=2.5, hover=form),
+        ):
+            trace.uid = f"{metric}-{trace.name}"
+            trace.showlegend = row == 1 and trace.name != "within"
+            figure.add_trace(trace, row, 1)
+    _mark_best(figure, dict(val).get(best_epoch), epochs)
+    end = epochs * 1.01  # room for the last marker
+    figure.update_xaxes(range=[0, end], tickformat="~g", minallowed=0, maxallowed=end)
+    figure.update_xaxes(title_text="Epoch", row=2)
+    figure.update_yaxes(title_text="Accuracy", tickformat=".0%", row=1)
+    figure.update_yaxes(title_text="Loss", row=2)
+    return _styled(figure)
+
+
+def learning_rate_curve(points: Sequence[Point]) -> go.Figure:
+    """The learning rate over the epochs of a run, from (epoch, rate) pairs."""
+    figure = go.Figure(_line("Learning rate", points, color=VALIDATION, width=2.5, hover="%{y:.2~g}"))
+    figure.update_traces(mode="lines", fill="tozeroy", fillcolor="rgba(13, 148, 136, 0.12)", showlegend=False)
+    figure.update_xaxes(title_text="Epoch", range=[0, points[-1][0]], fixedrange=True)
+    figure.update_yaxes(title_text="Learning rate", rangemode="tozero", tickformat="~g", nticks=5, fixedrange=True)
+    figure.update_layout(modebar_remove=["toImage"])
+    return _styled(figure)
+
+
+def thin(points: Sequence[Point], limit: int) -> list[Point]:
+    """At most `limit` of the points, in order: the lowest and the highest y of each of `limit` / 2 stretches.
+
+    Every spike stays, which an average or every n-th point would lose.
+    """
+    if len(points) <= limit:
+        return list(points)
+    edges = [len(points) * i // (limit // 2) for i in range(limit // 2 + 1)]
+    kept: list[Point] = []
+    for start, end in zip(edges, edges[1:], strict=False):
+        order = sorted(range(start, end), key=lambda i: points[i][1])
+        kept.extend(points[i] for i in sorted({order[0], order[-1]}))
+    return kept
+
+
+def _points(records: Sequence[tuple[float, Record]], metric: str) -> list[Point]:
+    return [(x, record[metric]) for x, record in records]
+
+
+def _line(name: str, points: Sequence[Point], *, color: str, width: float, hover: str | None = None) -> go.Scatter:
+    """A line, with a marker at each point if people may ask for its value. Numbers are cut to what a screen shows."""
+    return go.Scatter(
+        x=[round(x, 3) for x, _ in points],
+        y=[float(f"{y:.5g}") for _, y in points],
+        name=name,
+        legendgroup=name if hover else "Training",
+        mode="lines+markers" if hover else "lines",
+        opacity=1 if hover else 0.6,
+        line={"color": color, "width": width},
+        marker={"size": 5},
+        hoverinfo=None if hover else "skip",
+        hovertemplate=hover,
+    )
+
+
+def _mark_best(figure: go.Figure, best: Record | None, epochs: int) -> None:
+    """A line through both panels at the best epoch, with its accuracy beside it."""
+    if best is None:
+        return
+    epoch = best["epoch"]
+    figure.add_vline(epoch, line={"color": VALIDATION, "width": 1, "dash": "dot"})
+    figure.add_annotation(
+        text=f"best {best['accuracy']:.1%}, epoch {epoch}",
+        x=epoch,
+        y=0.02,
+        yref="y domain",
+        xanchor="right" if epoch > epochs / 2 else "left",
+        yanchor="bottom",
+        showarrow=False,
+        font={"color": VALIDATION},
+    )
+
+
+def _styled(figure: go.Figure) -> go.Figure:
+    return figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 56, "r": 12, "t": 30, "b": 44},
+        hovermode="x unified",
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    )
