@@ -147,8 +147,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser("evaluate", help="measure a run on photos whose labels are known")
     evaluate.add_argument("--data", required=True, help=DATA_HELP)
     evaluate.add_argument("--run", help=RUN_HELP)
-    evaluate.add_argument("--split", choices=("all", "train", "val", "test"), default="all",
-                          help="only this split, as the run itself divides the photos")  # fmt: skip
+    evaluate.add_argument(
+        "--split",
+        choices=("all", "train", "val", "test"),
+        default="all",
+        help="only this split, as the run itself divides the photos",
+    )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     evaluate.set_defaults(command=_evaluate)
 

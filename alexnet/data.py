@@ -24,17 +24,27 @@ from PIL import Image
 
 from alexnet import doodles, downloads, runs
 from alexnet.errors import LabError
-from alexnet.images import PHOTO_SUFFIXES, PhotoError, open_photo
+from alexnet.images import MAX_BYTES, PHOTO_SUFFIXES, PhotoError, open_photo
 from alexnet.recipes import Recipe
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
 SPLIT_FOLDERS = {
-    "train": "train", "training": "train", "training_set": "train", "train_set": "train",
-    "val": "val", "valid": "val", "validation": "val", "validation_set": "val", "val_set": "val",
-    "test": "test", "testing": "test", "test_set": "test",
-}  # fmt: skip
-KAGGLE_NAME = re.compile(r"([^\W\d][\w -]*)\.\d+\.\w+")
+    "train": "train",
+    "training": "train",
+    "training_set": "train",
+    "train_set": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "validation_set": "val",
+    "val_set": "val",
+    "test": "test",
+    "testing": "test",
+    "test_set": "test",
+}
+KAGGLE_NAME = re.compile(r"([^\W\d][^.]*)\.\d+\.\w+")  # \w lacks the vowel signs of Indic scripts
+NOT_OPENED = "cannot be opened"
 CACHE_FORMAT = 1
 
 
@@ -122,7 +132,7 @@ class Dataset:
 
 def folder_of(data: str) -> Path:
     """The folder that a dataset's name or a folder's path stands for; it need not exist."""
-    return runs.data_dir() / data if data in KNOWN else Path(data).expanduser().resolve()
+    return runs.data_dir() / data if data in KNOWN else Path(os.path.expanduser(data)).resolve()
 
 
 def available(data: str) -> bool:
@@ -162,7 +172,7 @@ def scan(root: Path, name: str, progress: Progress | None = None) -> Dataset:
     files = _list(root)
     labels = _labels(files)
     checked = _check(root, [path for path in files if labels[path].reason is None], progress)
-    skipped = [Skip(path, found.reason) for path, found in labels.items() if found.reason is not None]
+    skipped = [Skip(_as_text(path), found.reason) for path, found in labels.items() if found.reason is not None]
     skipped += [Skip(path, check.reason) for path, check in checked.items() if check.reason]
     usable = {path: check for path, check in checked.items() if not check.reason}
     duplicates = _duplicates(usable, labels)
@@ -193,7 +203,7 @@ def _nothing_usable(root: Path, skipped: Sequence[Skip]) -> str:
 
 def _list(root: Path) -> list[str]:
     """Relative POSIX paths of all files below `root`, hidden ones left out, sorted; follows links, loops excepted."""
-    if not root.exists():
+    if not os.path.exists(root):  # Path.exists raises where a name is too long
         raise DataError(f"There is no folder {root}; check the path.")
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the folder that holds the photos.")
@@ -226,6 +236,9 @@ def _labels(files: Sequence[str]) -> dict[str, _Label]:
     """The label and the split of each file, from its path."""
     labels = {path: _Label(reason="not a photo file") for path in files}
     photos = {path: PurePosixPath(path).parts for path in files if Path(path).suffix.lower() in PHOTO_SUFFIXES}
+    for path in [path for path in photos if _as_text(path) != path]:
+        labels[path] = _Label(reason="a name that is not Unicode")
+        del photos[path]
     photos = _unwrap(photos, keep=SPLIT_FOLDERS)
     split_layout = any(parts[0].lower() in SPLIT_FOLDERS for parts in photos.values() if len(parts) > 1)
     groups: dict[str | None, dict[str, tuple[str, ...]]] = defaultdict(dict)
@@ -238,6 +251,11 @@ def _labels(files: Sequence[str]) -> dict[str, _Label]:
     for split, members in groups.items():
         labels |= _labels_of_group(_unwrap(members, keep=()) if split else members, split)
     return labels
+
+
+def _as_text(path: str) -> str:
+    """A path with question marks for bytes that are not Unicode, which no page and no JSON file could hold."""
+    return path.encode("utf-8", "replace").decode()
 
 
 def _unwrap(photos: dict[str, tuple[str, ...]], keep: Container[str]) -> dict[str, tuple[str, ...]]:
@@ -287,24 +305,33 @@ def _check(root: Path, paths: Sequence[str], progress: Progress | None) -> dict[
     stats = {path: _stat(root / path) for path in paths}
     known = {path: _Check(*index[path][2:]) for path in paths if path in index and index[path][:2] == stats[path]}
     new = [path for path in paths if path not in known]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for count, (path, check) in enumerate(zip(new, pool.map(lambda p: _check_one(root / p), new), strict=True), 1):
-            known[path] = check
-            if progress and (count % 50 == 0 or count == len(new)):
-                progress("Checking photos", count, len(new))
-    if new:
-        _write_index(index_path, {path: [*stats[path], *check.facts, check.reason] for path, check in known.items()})
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            checks = pool.map(lambda path: _check_one(root / path), new)
+            for count, (path, check) in enumerate(zip(new, checks, strict=True), 1):
+                known[path] = check
+                if progress and (count % 50 == 0 or count == len(new)):
+                    progress("Checking photos", count, len(new))
+    finally:  # a cancelled check goes on where it was
+        if new:
+            _write_index(
+                index_path, {path: [*stats[path], *check.facts, check.reason] for path, check in known.items()}
+            )
     return {path: known[path] for path in paths}
 
 
 def _check_one(path: Path) -> _Check:
     try:
+        if not path.is_file():  # reading a pipe would never end
+            return _Check(reason=NOT_OPENED)
+        if path.stat().st_size > MAX_BYTES:
+            return _Check(reason=f"larger than {MAX_BYTES // 10**6} MB")
         content = path.read_bytes()
         width, height = open_photo(content).size
     except PhotoError:
         return _Check(reason="unreadable")
     except OSError:
-        return _Check(reason="cannot be opened")
+        return _Check(reason=NOT_OPENED)
     return _Check(digest(content), width, height)
 
 
@@ -318,12 +345,15 @@ def _stat(path: Path) -> list[int]:
 
 def _read_index(path: Path) -> dict[str, list]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        index = json.loads(path.read_text(encoding="utf-8"))
+        return {name: entry for name, entry in index.items() if len(entry) == 6}
+    except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
 
 def _write_index(path: Path, index: dict[str, list]) -> None:
+    # What could not be opened may be next time, and permissions change without a trace in size and time.
+    index = {name: entry for name, entry in index.items() if entry[-1] != NOT_OPENED}
     # Only a memory of work done: a disk without room for it costs time, not the dataset.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -381,10 +411,10 @@ def split(
     for label in range(len(dataset.classes)):
         free = []
         for photo in (p for p in dataset.photos if p.label == label):
-            if val_pattern and fnmatch.fnmatch(PurePosixPath(photo.path).name, val_pattern):
-                parts["val"].append(photo)
-            elif photo.split in ("val", "test"):
+            if photo.split in ("val", "test"):
                 parts[photo.split].append(photo)
+            elif val_pattern and fnmatch.fnmatch(PurePosixPath(photo.path).name, val_pattern):
+                parts["val"].append(photo)
             else:
                 free.append(photo)
         for name, photos in _divide(free, val_fraction, test_fraction, seed).items():
@@ -460,10 +490,10 @@ def cached(
     path = runs.data_dir() / "cache" / f"{key}.npy"
     if (array := _open_cache(path, shape)) is not None:
         return array
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _require_space(path.parent, int(np.prod(shape)))
     temporary = path.with_name(f".{key}.{os.getpid()}.npy")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _require_space(path.parent, int(np.prod(shape)))
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         _fill(array, lambda photo: make(dataset.open(photo, at_least)), photos, progress)
         array.flush()
@@ -478,7 +508,7 @@ def cached(
 
 def _open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
-        array = np.load(path, mmap_mode="r")
+        array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError):
         return None
     return array if array.shape == shape and array.dtype == np.uint8 else None

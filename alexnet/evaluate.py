@@ -103,10 +103,11 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int]:
         DataError: a name means none of them.
     """
     meanings = {_meaning(name): index for index, name in enumerate(known)}
+    exact = {name: index for index, name in enumerate(known)}
     for name in names:
         if _meaning(name) not in meanings:
             raise DataError(f"The photos have a class {name}, and this run knows only {', '.join(known)}.")
-    return [meanings[_meaning(name)] for name in names]
+    return [exact.get(name, meanings[_meaning(name)]) for name in names]
 
 
 def _meaning(name: str) -> str:

@@ -21,8 +21,15 @@ class RecipeError(LabError, ValueError):
         self.field = field_name
 
 
-def setting(default: Any, group: str, help: str, *, choices: tuple[str, ...] | None = None,
-            min: float | None = None, max: float | None = None) -> Any:  # fmt: skip
+def setting(
+    default: Any,
+    group: str,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    min: float | None = None,
+    max: float | None = None,
+) -> Any:
     """A dataclass field with what a form or a command line needs to offer it."""
     return field(default=default, metadata={"group": group, "help": help, "choices": choices, "min": min, "max": max})
 
@@ -40,87 +47,166 @@ class Recipe:
     source: str = setting("", "about", "Where the recipe comes from.")
 
     normalization: str = setting(
-        "batch", "model", "Rescales activations between layers: batch norm trains far faster than the local response "
-        "norm of 2012; none is the plainest network.", choices=("batch", "local_response", "none"))  # fmt: skip
+        "batch",
+        "model",
+        "Rescales activations between layers: batch norm trains far faster than the local response "
+        "norm of 2012; none is the plainest network.",
+        choices=("batch", "local_response", "none"),
+    )
     norm_place: str = setting(
-        "after_relu", "model", "Whether the normalisation comes after the ReLU, as in 2012, or before it.",
-        choices=("after_relu", "before_relu"))  # fmt: skip
-    groups: int = setting(1, "model", "2 splits the convolutions into the two GPU towers of 2012; 1 leaves them whole.",
-                          min=1, max=2)  # fmt: skip
+        "after_relu",
+        "model",
+        "Whether the normalisation comes after the ReLU, as in 2012, or before it.",
+        choices=("after_relu", "before_relu"),
+    )
+    groups: int = setting(
+        1, "model", "2 splits the convolutions into the two GPU towers of 2012; 1 leaves them whole.", min=1, max=2
+    )
     dropout: float = setting(
-        0.4, "model", "Share of the fully connected units silenced at each step; more of it resists overfitting and "
-        "slows learning.", min=0.0, max=0.95)  # fmt: skip
+        0.4,
+        "model",
+        "Share of the fully connected units silenced at each step; more of it resists overfitting and slows learning.",
+        min=0.0,
+        max=0.95,
+    )
     single_logit: bool = setting(
-        False, "model", "One output and binary cross-entropy instead of one output per class; for two classes only.")  # fmt: skip
+        False, "model", "One output and binary cross-entropy instead of one output per class; for two classes only."
+    )
 
     image_size: int = setting(
-        227, "data", "Side of the square that the network sees, in pixels; smaller is faster and less accurate.",
-        min=67, max=512)  # fmt: skip
+        227,
+        "data",
+        "Side of the square that the network sees, in pixels; smaller is faster and less accurate.",
+        min=67,
+        max=512,
+    )
     resize: int = setting(
-        256, "data", "Shorter side, in pixels, to which a photo is scaled before its centre is cut out for evaluation; "
-        "more zooms in.", min=67, max=1024)  # fmt: skip
+        256,
+        "data",
+        "Shorter side, in pixels, to which a photo is scaled before its centre is cut out for evaluation; "
+        "more zooms in.",
+        min=67,
+        max=1024,
+    )
     mirror: bool = setting(
-        True, "data", "Average the answer over the photo and its mirror image: a little more accurate, twice the time.")  # fmt: skip
+        True, "data", "Average the answer over the photo and its mirror image: a little more accurate, twice the time."
+    )
     val_fraction: float = setting(
-        0.1, "data", "Share of the photos kept for validation, which chooses the best epoch.", min=0.0, max=0.9)  # fmt: skip
+        0.1, "data", "Share of the photos kept for validation, which chooses the best epoch.", min=0.0, max=0.9
+    )
     test_fraction: float = setting(
-        0.1, "data", "Share of the photos kept for one test at the very end.", min=0.0, max=0.9)  # fmt: skip
+        0.1, "data", "Share of the photos kept for one test at the very end.", min=0.0, max=0.9
+    )
     val_pattern: str = setting(
-        "", "data", "Photos whose file name matches this pattern, such as *3.jpg, make the validation split instead of "
-        "a random share.")  # fmt: skip
+        "",
+        "data",
+        "Photos whose file name matches this pattern, such as *3.jpg, make the validation split instead of "
+        "a random share.",
+    )
 
     crop_scale: float = setting(
-        0.35, "augmentation", "Smallest share of a photo's area that a random training crop may show; 1 shows it whole.",
-        min=0.05, max=1.0)  # fmt: skip
+        0.35,
+        "augmentation",
+        "Smallest share of a photo's area that a random training crop may show; 1 shows it whole.",
+        min=0.05,
+        max=1.0,
+    )
     flip: bool = setting(True, "augmentation", "Mirror half of the training photos left to right.")
     brightness: float = setting(
-        0.3, "augmentation", "Largest relative change of brightness of a training photo.", min=0.0, max=1.0)  # fmt: skip
+        0.3, "augmentation", "Largest relative change of brightness of a training photo.", min=0.0, max=1.0
+    )
     contrast: float = setting(
-        0.3, "augmentation", "Largest relative change of contrast of a training photo.", min=0.0, max=1.0)  # fmt: skip
+        0.3, "augmentation", "Largest relative change of contrast of a training photo.", min=0.0, max=1.0
+    )
     saturation: float = setting(
-        0.3, "augmentation", "Largest relative change of colourfulness of a training photo.", min=0.0, max=1.0)  # fmt: skip
+        0.3, "augmentation", "Largest relative change of colourfulness of a training photo.", min=0.0, max=1.0
+    )
 
     epochs: int = setting(14, "optimisation", "How many times the run sees every training photo.", min=1, max=10_000)
     batch_size: int = setting(
-        128, "optimisation", "Photos per step; larger is steadier and needs more memory.", min=1, max=65_536)  # fmt: skip
+        128, "optimisation", "Photos per step; larger is steadier and needs more memory.", min=1, max=65_536
+    )
     optimizer: str = setting(
-        "sgd", "optimisation", "How gradients become steps: SGD with Nesterov momentum, Adam, or AdamW with decoupled "
-        "weight decay.", choices=("sgd", "adam", "adamw"))  # fmt: skip
+        "sgd",
+        "optimisation",
+        "How gradients become steps: SGD with Nesterov momentum, Adam, or AdamW with decoupled weight decay.",
+        choices=("sgd", "adam", "adamw"),
+    )
     lr: float = setting(
-        0.02, "optimisation", "Highest learning rate of the schedule; too high diverges, too low learns slowly. "
-        "Adam and AdamW want about 0.0005.", min=1e-8, max=10.0)  # fmt: skip
+        0.02,
+        "optimisation",
+        "Highest learning rate of the schedule; too high diverges, too low learns slowly; "
+        "Adam and AdamW want about 0.0005.",
+        min=1e-8,
+        max=10.0,
+    )
     momentum: float = setting(
-        0.9, "optimisation", "How much of the previous step SGD keeps; for Adam and AdamW, beta 1.", min=0.0, max=0.999)  # fmt: skip
+        0.9, "optimisation", "How much of the previous step SGD keeps; for Adam and AdamW, beta 1.", min=0.0, max=0.999
+    )
     weight_decay: float = setting(
-        5e-4, "optimisation", "Pulls weights towards zero at each step, which resists overfitting; biases and "
-        "normalisation are spared.", min=0.0, max=1.0)  # fmt: skip
+        5e-4,
+        "optimisation",
+        "Pulls weights towards zero at each step, which resists overfitting; biases and normalisation are spared.",
+        min=0.0,
+        max=1.0,
+    )
     schedule: str = setting(
-        "one-cycle", "optimisation", "How the learning rate moves: up and down once, down along a cosine, in three "
-        "steps of ten, or not at all.", choices=("one-cycle", "cosine", "step", "constant"))  # fmt: skip
+        "one-cycle",
+        "optimisation",
+        "How the learning rate moves: up and down once, down along a cosine, in three steps of ten, or not at all.",
+        choices=("one-cycle", "cosine", "step", "constant"),
+    )
     warmup: float = setting(
-        0.2, "optimisation", "Share of the run over which the learning rate rises from a 25th of its peak.",
-        min=0.0, max=0.9)  # fmt: skip
+        0.2,
+        "optimisation",
+        "Share of the run over which the learning rate rises from a 25th of its peak.",
+        min=0.0,
+        max=0.9,
+    )
     label_smoothing: float = setting(
-        0.1, "optimisation", "Asks for a little less than certainty, which keeps the network from overconfidence.",
-        min=0.0, max=0.9)  # fmt: skip
+        0.1,
+        "optimisation",
+        "Asks for a little less than certainty, which keeps the network from overconfidence.",
+        min=0.0,
+        max=0.9,
+    )
     ema: float = setting(
-        0.998, "optimisation", "Decay of the running average of the weights, which is what is evaluated and kept; 0 "
-        "keeps the last weights as they are.", min=0.0, max=0.99999)  # fmt: skip
+        0.998,
+        "optimisation",
+        "Decay of the running average of the weights, which is what is evaluated and kept; 0 "
+        "keeps the last weights as they are.",
+        min=0.0,
+        max=0.99999,
+    )
     seed: int = setting(
-        0, "optimisation", "Starting point of every random draw; the same seed repeats the run.", min=0, max=2**31)  # fmt: skip
+        0, "optimisation", "Starting point of every random draw; the same seed repeats the run.", min=0, max=2**31
+    )
 
     device: str = setting(
-        "auto", "hardware", "Where the run trains: auto takes a GPU where there is one.",
-        choices=("auto", "cpu", "cuda", "mps"))  # fmt: skip
+        "auto",
+        "hardware",
+        "Where the run trains: auto takes a GPU where there is one.",
+        choices=("auto", "cpu", "cuda", "mps"),
+    )
     precision: str = setting(
-        "auto", "hardware", "bfloat16 halves the arithmetic on hardware that has it; auto uses it where it is faster.",
-        choices=("auto", "bfloat16", "float32"))  # fmt: skip
+        "auto",
+        "hardware",
+        "bfloat16 halves the arithmetic on hardware that has it; auto uses it where it is faster.",
+        choices=("auto", "bfloat16", "float32"),
+    )
     compile: str = setting(
-        "auto", "hardware", "Compiling the network costs about a minute and then doubles the speed; auto does it for "
-        "runs long enough to gain.", choices=("auto", "on", "off"))  # fmt: skip
+        "auto",
+        "hardware",
+        "Compiling the network costs about a minute and then doubles the speed; auto does it for "
+        "runs long enough to gain.",
+        choices=("auto", "on", "off"),
+    )
     wandb: str = setting(
-        "off", "hardware", "Also record the run with Weights & Biases: offline needs no account, online uses yours.",
-        choices=("off", "offline", "online"))  # fmt: skip
+        "off",
+        "hardware",
+        "Also record the run with Weights & Biases: offline needs no account, online uses yours.",
+        choices=("off", "offline", "online"),
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -132,7 +218,7 @@ class Recipe:
         if self.normalization == "none" and self.norm_place != "after_relu":
             raise RecipeError("norm_place", "there is no normalisation to place; leave it at after_relu.")
 
-    def replace(self, **changes: Any) -> Recipe:
+    def replace(self, /, **changes: Any) -> Recipe:
         """A copy with some settings changed.
 
         Raises:
@@ -163,18 +249,15 @@ class Recipe:
 def _checked(f: dataclasses.Field, value: Any) -> Any:
     """`value` as the type of field `f`, within the field's choices and range; otherwise a RecipeError."""
     kind = {"int": int, "float": float, "bool": bool, "str": str}[str(f.type)]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
         raise RecipeError(f.name, f"{value!r} is not {_KIND_WORDS[kind]}.")
     choices, low, high = f.metadata["choices"], f.metadata["min"], f.metadata["max"]
     if choices and value not in choices:
         raise RecipeError(f.name, f"{value!r} is not one of {', '.join(choices)}.")
-    if kind is float and not math.isfinite(value):
-        raise RecipeError(f.name, f"{value} is not a finite number; use one from {low:g} to {high:g}.")
-    if low is not None and not low <= value <= high:
-        raise RecipeError(f.name, f"{value:g} is out of range; use a value from {low:g} to {high:g}.")
-    return value
+    if low is not None and not low <= value <= high:  # nor is a NaN
+        raise RecipeError(f.name, f"{value} is out of range; use a value from {low} to {high}.")
+    return kind(value)
 
 
 _KIND_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

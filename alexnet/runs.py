@@ -7,17 +7,19 @@ last line of `metrics.jsonl` in their stride.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from filelock import FileLock, Timeout
 
@@ -29,6 +31,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]; th
 START_SECONDS = 30.0  # a child that holds no lock after this long has died on its way up
 STATUS_SECONDS = 0.5  # between two writes of a trainer's status
 UNFINISHED = ("queued", "starting", "running")
+STATES = (*UNFINISHED, "finished", "stopped", "failed", "lost")
 
 
 class RunError(LabError, RuntimeError):
@@ -69,9 +72,17 @@ class Status:
     images_per_s: float | None = None
     device: str = ""
     memory_bytes: int | None = None
-    best: dict[str, Any] | None = None  # {"epoch", "accuracy", "loss"} on validation
+    best: dict | None = None  # {"epoch", "accuracy", "loss"} on validation
     updated: float = 0.0  # seconds since 1970
     live: bool = False
+
+
+# What the files have to hold for a reader to rely on them: name -> type.
+CONFIG = {"recipe": dict, "classes": list, "data": str, "dataset": dict, "mean": list, "std": list, "created": float}
+DATASET = {"name": str, "fingerprint": str, "photos": int}
+BEST = {"epoch": int, "accuracy": float, "loss": float}
+RECORD = {"step": int, "split": str, **BEST}
+STATUS = {name: kind for name, kind in get_type_hints(Status).items() if name != "live"}
 
 
 @dataclass(frozen=True)
@@ -97,17 +108,13 @@ class Run:
         Raises:
             RunError: it is missing or damaged.
         """
-        try:
-            config = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            if not isinstance(config["classes"], list) or not isinstance(config["recipe"], dict):
-                raise TypeError("classes or recipe")
-        except FileNotFoundError:
-            raise RunError(f"{self.id} is not a run: its folder has no run.json.") from None
-        except (OSError, ValueError, KeyError, TypeError):
-            raise RunError(
-                f"The run.json of {self.id} cannot be read; restore the file or delete the folder."
-            ) from None
-        return config
+        path = self.path / "run.json"
+        config = _read_json(path)
+        if _has(config, CONFIG) and _has(config["dataset"], DATASET) and _are_names(config["classes"]):
+            return config
+        if not os.path.exists(path):  # Path.exists raises where a folder may not be entered
+            raise RunError(f"{self.id} is not a run: its folder has no run.json.")
+        raise RunError(f"The run.json of {self.id} cannot be read; restore the file or delete the folder.")
 
     @property
     def recipe(self) -> Recipe:
@@ -144,14 +151,16 @@ class Run:
         return _read_json(self.path / "report.json")
 
     def status(self) -> Status:
-        """What the run is doing now; a trainer that vanished is told by its lock, not by its last words."""
-        raw = _read_json(self.path / "status.json") or {}
-        known = {f.name for f in fields(Status)} - {"live"}
-        status = Status(**{k: v for k, v in raw.items() if k in known})
+        """What the run is doing now; a trainer that vanished is told by its lock, not by its last words.
+
+        Never raises: what cannot be used of `status.json` takes its default.
+        """
+        locked = self.locked()  # before reading: what a trainer wrote ahead of letting go is then its last word
+        status = _status(_read_json(self.path / "status.json") or {})
         if status.state not in UNFINISHED:
             return status
         starting = status.state == "starting" and 0 <= time.time() - status.updated < START_SECONDS
-        if self.locked() or starting:
+        if locked or starting:
             return replace(status, live=True)
         message = "The trainer ended without a word; the log may say why, and the run can be resumed."
         return replace(status, state="lost", message=message)
@@ -213,12 +222,21 @@ def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None,
     }
     try:
         folder = _claim(path, recipe.name)
-        write_json(folder / "run.json", config)
+        _write_config(folder, config)
     except OSError as error:
         raise RunError(
             f"The run folder cannot be written: {error.strerror}; free some space or choose another place."
         ) from None
     return Run(folder)
+
+
+def _write_config(folder: Path, config: dict[str, Any]) -> None:
+    try:
+        write_json(folder / "run.json", config)
+    except OSError:
+        with contextlib.suppress(OSError):  # it holds something else
+            folder.rmdir()
+        raise
 
 
 def _claim(path: Path | None, name: str) -> Path:
@@ -247,10 +265,13 @@ def launch(run: Run) -> None:
     """Start or go on with `run` in a process of its own, which needs neither this process nor any page.
 
     Raises:
-        RunError: a living trainer has the run already, or the process cannot be started.
+        RunError: a living trainer has the run already, it has finished, or the process cannot be started.
     """
-    if run.status().live:
+    status = run.status()
+    if status.live:
         raise RunError(f"{run.id} is training already.")
+    if status.state == "finished":  # it has no checkpoint any more and would start from nothing
+        raise RunError(f"{run.id} has finished; make a new run to train again.")
     _children[:] = [child for child in _children if child.poll() is None]
     try:
         (run.path / "stop").unlink(missing_ok=True)
@@ -260,6 +281,7 @@ def launch(run: Run) -> None:
                 subprocess.Popen(
                     [sys.executable, "-u", "-m", "alexnet", "train", "--run", str(run.path), "--resume"],
                     cwd=PROJECT,
+                    env={**os.environ, "ALEXNET_HOME": str(home())},  # may be relative to this process's folder
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -276,9 +298,9 @@ def find(name: str | Path) -> Run:
     Raises:
         RunError: there is none, or its `run.json` cannot be read.
     """
-    places = [runs_dir() / name, weights_dir() / name, Path(name).expanduser()]
+    places = [runs_dir() / name, weights_dir() / name, Path(os.path.expanduser(name))]
     for place in places:
-        if (place / "run.json").is_file():
+        if os.path.isfile(place / "run.json"):  # Path.is_file raises where a name is too long
             run = Run(place.resolve())
             run.recipe  # noqa: B018 - reading it is the check
             return run
@@ -293,14 +315,16 @@ def default_run() -> Run | None:
 
 
 def _folders() -> Iterator[Path]:
-    for root, newest_first in ((runs_dir(), True), (weights_dir(), False)):
+    for root in (runs_dir(), weights_dir()):
         if root.is_dir():
-            yield from sorted((p for p in root.iterdir() if p.is_dir() and p.name[0] != "."), reverse=newest_first)
+            yield from sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
 
 
 def list_runs() -> list[Run]:
-    """All runs whose `run.json` can be read: newest first, the shipped ones last."""
-    return [run for run in map(Run, _folders()) if _problem(run) is None]
+    """All runs whose `run.json` can be read: newest first, the shipped ones last and by name."""
+    usable = [run for run in map(Run, _folders()) if _problem(run) is None]
+    made = sorted((run for run in usable if not run.shipped), key=lambda run: run.config["created"], reverse=True)
+    return made + [run for run in usable if run.shipped]
 
 
 def damaged_runs() -> list[str]:
@@ -318,7 +342,7 @@ def _problem(run: Run) -> str | None:
 
 def is_locked(path: Path) -> bool:
     """Whether another process holds the lock file `path`."""
-    if not path.exists():
+    if not os.path.exists(path):
         return False
     try:
         with FileLock(path, timeout=0):
@@ -336,7 +360,7 @@ def write_status(folder: Path, status: Status) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace the file `path` in one step, so that a reader sees the old or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
         os.replace(temporary, path)
@@ -347,7 +371,7 @@ def write_json(path: Path, value: Any) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -355,9 +379,36 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-        return record if {"epoch", "step", "split", "loss", "accuracy"} <= record.keys() else None
-    except (ValueError, AttributeError):
+    except (ValueError, RecursionError):
         return None
+    return record if _has(record, RECORD) and record["epoch"] > 0 else None
+
+
+def _status(values: dict[str, Any]) -> Status:
+    usable = {name: value for name, value in values.items() if name in STATUS and _fits(value, STATUS[name])}
+    if usable.get("state") not in STATES:
+        usable.pop("state", None)
+    if not _has(usable.get("best"), BEST):
+        usable.pop("best", None)
+    return Status(**usable)
+
+
+def _are_names(values: list) -> bool:
+    return len(values) > 0 and all(isinstance(value, str) for value in values)
+
+
+def _has(value: Any, kinds: dict[str, Any]) -> bool:
+    """Whether `value` is an object that has all these members, each of its kind."""
+    return isinstance(value, dict) and all(_fits(value.get(name), kind) for name, kind in kinds.items())
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether `value` is of this type; a whole number also counts as a float, one that is not finite as nothing."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int | float):
+        return abs(value) < 2**63 and (isinstance(value, kind) or isinstance(float(value), kind))
+    return isinstance(value, kind)
 
 
 class Stopped(Exception):
@@ -398,9 +449,10 @@ class Reporter:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop the records of steps that a resumed run is about to take again."""
-        kept = [record for record in Run(self.folder).metrics() if record["step"] <= step]
+    def forget_after(self, epoch: int, step: int) -> None:
+        """Drop the records of what a run resumed at `step`, with `epoch` finished epochs, is about to do again."""
+        records = (r for r in Run(self.folder).metrics() if r["step"] <= step)
+        kept = [r for r in records if r.get("partial") or r["epoch"] <= epoch]
         temporary = self.folder / ".metrics.jsonl"
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         os.replace(temporary, self.folder / "metrics.jsonl")

@@ -34,7 +34,7 @@ from alexnet.runs import Reporter, Run, Stopped
 
 CHECKPOINT_SECONDS = 300.0  # between checkpoints within a long epoch
 RECORDS_PER_EPOCH = 20  # points that the training curve gains within an epoch
-COMPILE_PAYS_FROM = 5_000  # photos to train on, over all epochs; with fewer, compiling costs more than it saves
+COMPILE_PAYS_FROM = 6_000  # photos to train on, over all epochs; with fewer, compiling costs more than it saves
 
 
 class TrainingError(LabError, RuntimeError):
@@ -191,7 +191,7 @@ def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter) -> Non
     forward = _compiled(state.model, recipe, hardware, reporter)
     load_checkpoint(run.path, state, recipe)
     progress = state.progress
-    reporter.forget_after(progress.step)
+    reporter.forget_after(progress.epoch, progress.step)
     batch = min(recipe.batch_size, len(photos.train_images))
     steps = len(photos.train_images) // batch
     clock = Clock(progress.step, progress.seconds, steps * recipe.epochs, batch)
@@ -455,7 +455,11 @@ def _finish(run: Run, session: Session) -> None:
 
 
 def save_checkpoint(session: Session) -> None:
-    """Replace `checkpoint.pt` in one step; if that fails, the previous one stays."""
+    """Replace `checkpoint.pt` in one step; if that fails, the previous one stays.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
     state = session.state
     state.progress.seconds = session.clock.seconds()
     temporary = session.folder / ".checkpoint.pt"
@@ -471,6 +475,8 @@ def save_checkpoint(session: Session) -> None:
             temporary,
         )
         os.replace(temporary, session.folder / "checkpoint.pt")
+    except (OSError, RuntimeError):  # torch tells a full disk as a RuntimeError
+        raise TrainingError("The checkpoint cannot be written; free some space and resume from the last one.") from None
     finally:
         temporary.unlink(missing_ok=True)
 

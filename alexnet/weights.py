@@ -25,11 +25,17 @@ class WeightsError(LabError, ValueError):
 
 
 def save(path: Path, state: dict[str, Tensor]) -> None:
-    """Replace the file `path` by the tensors of `state`, in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replace the file `path` by the tensors of `state`, in one step; if that fails, the previous one stays.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}")
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
         os.replace(temporary, path)
+    except (OSError, SafetensorError):
+        raise WeightsError(f"The file {path.name} cannot be written; free some space and resume.") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -80,8 +86,9 @@ def compress(state: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
 
 
 def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    torch.manual_seed(0)
-    u, s, v = torch.svd_lowrank(matrix.float(), q=rank, niter=4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        u, s, v = torch.svd_lowrank(matrix.float(), q=rank, niter=4)
     left, left_scale = _to_int8(u * s.sqrt(), dim=0)
     right, right_scale = _to_int8((v * s.sqrt()).T, dim=1)
     return left, left_scale, right, right_scale
@@ -102,10 +109,10 @@ def expand(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         matrix, _, part = name.rpartition(".")
-        if part == "left":
-            state[matrix] = _product(tensors, matrix)
-        elif part not in FACTORS:
+        if part not in FACTORS:
             state[name] = tensor.float() if tensor.is_floating_point() else tensor
+        elif matrix not in state:
+            state[matrix] = _product(tensors, matrix)
     return state
 
 

@@ -1,0 +1,175 @@
+"""The road itself, in Chromium against the real app: classify a photo; train, watch, reload, stop, and use the result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from alexnet import doodles, runs
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+STARTUP = 60_000  # ms that the first import of torch may take on a busy machine
+TRAINING = 600_000
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="there is no Chromium here"),
+]
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    """The address of the app, started as a person would, with a home of its own."""
+    home = tmp_path_factory.mktemp("home")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (home / "app.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless=true", f"--server.port={port}"],
+            cwd=runs.PROJECT,
+            env={**os.environ, "ALEXNET_HOME": str(home)},
+            stdout=log,
+            stderr=log,
+        )
+    wait_for_port(port, server)
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait()
+    assert "Traceback" not in (home / "app.log").read_text()
+
+
+def wait_for_port(port: int, server: subprocess.Popen) -> None:
+    while True:
+        assert server.poll() is None, "the app did not start"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A tab of a new visitor, in which no script may fail."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(STARTUP)
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    yield page
+    assert page.get_by_text("Traceback").count() == 0
+    context.close()
+    assert failures == []
+
+
+def settled(page) -> None:
+    page.wait_for_timeout(300)
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+
+
+def enter(page, label: str, value: str) -> None:
+    field = page.get_by_role("spinbutton", name=label, exact=True)
+    field.fill(value)
+    field.press("Enter")
+    settled(page)
+
+
+def start_on_doodles(page, app: str, epochs: int) -> str:
+    """Start a small run from the form; returns its id."""
+    page.goto(f"{app}/train?run=new")
+    page.get_by_text("files found").wait_for()
+    settled(page)
+    enter(page, "Epochs", str(epochs))
+    enter(page, "Image size", "67")
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**run=2*")
+    return page.url.split("run=")[1]
+
+
+def training_points(page) -> int:
+    """How many points the drawn training curve has by now."""
+    return page.evaluate(
+        "() => [...document.querySelectorAll('.live-chart')].flatMap(e => e.data ?? [])"
+        ".reduce((most, trace) => Math.max(most, trace.x.length), 0)"
+    )
+
+
+def test_upload_a_photo_and_see_label_and_map(page, app, tmp_path):
+    photo = tmp_path / "cat.png"
+    doodles.draw("cat", 1).save(photo)
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no picture")
+    page.goto(app)
+    page.locator("input[type=file]").first.set_input_files([photo, broken])
+    page.get_by_text("Evidence for").first.wait_for()
+    settled(page)
+    assert page.get_by_text("broken.jpg").count() > 0
+    assert page.locator('[data-testid="stAlert"]').count() == 1
+    assert page.get_by_text("%", exact=False).count() >= 2
+    assert page.locator('[data-testid="stImage"] img').count() >= 2
+
+
+def test_train_watch_reload_finish_and_classify(page, app, tmp_path):
+    run_id = start_on_doodles(page, app, epochs=2)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.live-chart')].some(e => e.data?.some(t => t.x.length > 3))",
+        timeout=TRAINING,
+    )
+    before = training_points(page)
+    page.reload()
+    page.get_by_text("Running").first.wait_for()
+    page.wait_for_function(
+        f"() => [...document.querySelectorAll('.live-chart')].some(e => e.data?.some(t => t.x.length > {before}))",
+        timeout=TRAINING,
+    )
+    page.get_by_role("button", name="Classify photos with it").wait_for(timeout=TRAINING)
+    assert page.get_by_text("Test accuracy").count() == 1
+    page.get_by_role("button", name="Classify photos with it").click()
+    page.wait_for_url(f"**run={run_id}*")
+    photo = tmp_path / "dog.png"
+    doodles.draw("dog", 1).save(photo)
+    page.locator("input[type=file]").first.set_input_files(photo)
+    page.get_by_text("Evidence for").first.wait_for()
+    assert page.get_by_text(run_id).count() >= 1
+
+
+def test_stop_a_run(page, app):
+    start_on_doodles(page, app, epochs=50)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.live-chart')].some(e => e.data?.some(t => t.x.length > 1))",
+        timeout=TRAINING,
+    )
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped; it can be resumed.").wait_for(timeout=TRAINING)
+    assert page.get_by_role("button", name="Resume").count() == 1
+
+
+@pytest.mark.parametrize("path", ["", "/train"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_fit_the_screen(chromium, app, path, width):
+    context = chromium.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(STARTUP)
+    page.goto(app + path)
+    page.get_by_role("heading", level=1).wait_for()
+    settled(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    context.close()

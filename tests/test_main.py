@@ -1,0 +1,122 @@
+"""The command line: its output, its exit status, and its sentences."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet import doodles, runs
+from alexnet.__main__ import main
+
+
+@pytest.fixture
+def cat_jpg(tmp_path):
+    path = tmp_path / "cat.jpg"
+    doodles.draw("cat", 3).save(path)
+    return path
+
+
+def classified(capsys, *arguments: object) -> tuple[int, dict]:
+    status = main(["classify", *map(str, arguments), "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_classify_json_is_one_object_and_bad_photos_do_not_stop_the_others(untrained_run, cat_jpg, tmp_path, capsys):
+    run, _ = untrained_run
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture")
+    status, answer = classified(capsys, cat_jpg, text, tmp_path / "missing.png", "--run", run.path)
+    assert status == 1
+    good, bad, missing = answer["photos"]
+    assert good["file"] == str(cat_jpg)
+    assert good["label"] == max(good["probabilities"], key=good["probabilities"].get)
+    assert set(good["probabilities"]) == {"cat", "dog"}
+    assert sum(good["probabilities"].values()) == pytest.approx(1)
+    assert set(bad) == set(missing) == {"file", "error"}
+
+
+def test_classify_in_words(untrained_run, cat_jpg, capsys):
+    assert main(["classify", str(cat_jpg), "--run", str(untrained_run[0].path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{cat_jpg}: ")
+
+
+def test_classify_writes_the_overlay_and_the_numbers(untrained_run, cat_jpg, tmp_path, capsys):
+    run, _ = untrained_run
+    out = tmp_path / "maps"
+    status, answer = classified(capsys, cat_jpg, "--run", run.path, "--saliency", "gradcam", "--out", out)
+    assert status == 0
+    assert answer["photos"][0]["saliency"] == str(out / "cat-gradcam.png")
+    side = run.recipe.image_size
+    assert Image.open(out / "cat-gradcam.png").size == (side, side)
+    assert np.load(out / "cat-gradcam.npy").shape == (side, side)
+
+
+def test_evaluate_json(untrained_run, tmp_path, capsys):
+    photos = tmp_path / "pets"
+    for folder, label in (("Cats", "cat"), ("DOG", "dog")):
+        (photos / folder).mkdir(parents=True)
+        for seed in range(3):
+            doodles.draw(label, seed).save(photos / folder / f"{seed}.png")
+    assert main(["evaluate", "--data", str(photos), "--run", str(untrained_run[0].path), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["count"] == 6
+    assert metrics["classes"] == ["cat", "dog"]
+    assert [sum(row) for row in metrics["confusion"]] == [3, 3]
+    assert metrics["accuracy"] == sum(metrics["confusion"][i][i] for i in range(2)) / 6
+    assert metrics["loss"] > 0
+
+
+def test_data_report_json_adds_up(tmp_path, capsys):
+    photos = tmp_path / "pets"
+    photos.mkdir()
+    for seed in range(2):
+        doodles.draw("cat", seed).save(photos / f"cat.{seed}.png")
+    (photos / "dog.0.jpg").write_text("no picture")
+    (photos / "readme.txt").write_text("words")
+    assert main(["data", "report", str(photos), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["found"] == 4
+    assert report["used"] == 2
+    assert {(skip["file"], skip["reason"]) for skip in report["skipped"]} == {
+        ("dog.0.jpg", "unreadable"),
+        ("readme.txt", "not a photo file"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["train"], 2, "Give --data"),
+        (["train", "--data", "doodles", "--lr", "fast"], 2, "lr: 'fast' is not a number."),
+        (["train", "--data", "doodles", "--epochs", "0"], 2, "epochs: 0 is out of range"),
+        (["train", "--resume"], 2, "To resume, give --run"),
+        (["train", "--data", "no/such/folder"], 1, "There is no folder"),
+        (["classify", "cat.jpg", "--run", "nothing"], 1, "There is no run 'nothing'"),
+        (["classify", "cat.jpg", "--saliency", "gradcam"], 2, "Give --saliency and --out together."),
+        (["evaluate", "--data", "no/such/folder", "--run", "nothing"], 1, "There is no run 'nothing'"),
+        (["data", "report", "dogs-vs-cats"], 1, "is not here yet"),
+    ],
+)
+def test_mistakes_get_one_sentence(arguments, status, sentence, capsys):
+    assert main(arguments) == status
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(sentence) or sentence in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["data", "download", "birds"], ["train", "--recipe", "none"]])
+def test_wrong_use_exits_with_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_help_imports_no_torch():
+    code = "import sys, alexnet.__main__ as m\ntry: m.main(['train', '--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=runs.PROJECT, capture_output=True).returncode == 0
