@@ -305,18 +305,19 @@ def _check(root: Path, paths: Sequence[str], progress: Progress | None) -> dict[
     stats = {path: _stat(root / path) for path in paths}
     known = {path: _Check(*index[path][2:]) for path in paths if path in index and index[path][:2] == stats[path]}
     new = [path for path in paths if path not in known]
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            checks = pool.map(lambda path: _check_one(root / path), new)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        checks = pool.map(lambda path: _check_one(root / path), new)
+        try:
             for count, (path, check) in enumerate(zip(new, checks, strict=True), 1):
                 known[path] = check
                 if progress and (count % 50 == 0 or count == len(new)):
                     progress("Checking photos", count, len(new))
-    finally:  # a cancelled check goes on where it was
-        if new:
-            _write_index(
-                index_path, {path: [*stats[path], *check.facts, check.reason] for path, check in known.items()}
-            )
+        finally:  # cancelled, it ends at once, and the next time goes on from there
+            pool.shutdown(cancel_futures=True)
+            if new:
+                # What could not be opened may be next time: a change of permissions leaves size and time as they are.
+                sure = {path: check for path, check in known.items() if check.reason != NOT_OPENED}
+                _write_index(index_path, {path: [*stats[path], *c.facts, c.reason] for path, c in sure.items()})
     return {path: known[path] for path in paths}
 
 
@@ -352,8 +353,6 @@ def _read_index(path: Path) -> dict[str, list]:
 
 
 def _write_index(path: Path, index: dict[str, list]) -> None:
-    # What could not be opened may be next time, and permissions change without a trace in size and time.
-    index = {name: entry for name, entry in index.items() if entry[-1] != NOT_OPENED}
     # Only a memory of work done: a disk without room for it costs time, not the dataset.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -490,17 +489,16 @@ def cached(
     path = runs.data_dir() / "cache" / f"{key}.npy"
     if (array := _open_cache(path, shape)) is not None:
         return array
+    _make_room(path.parent, int(np.prod(shape)))
     temporary = path.with_name(f".{key}.{os.getpid()}.npy")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _require_space(path.parent, int(np.prod(shape)))
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         _fill(array, lambda photo: make(dataset.open(photo, at_least)), photos, progress)
         array.flush()
         del array
         os.replace(temporary, path)
     except OSError as error:
-        raise DataError(f"The cache of photos cannot be written: {error.strerror}; free some space.") from None
+        raise _cannot_write(error) from None
     finally:
         temporary.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r")
@@ -509,13 +507,23 @@ def cached(
 def _open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError):
+    except Exception:  # a damaged header raises whatever the parser that meets it happens to raise
         return None
     return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+def _cannot_write(error: OSError) -> DataError:
+    return DataError(
+        f"The cache of photos cannot be written: {error.strerror}; free some space or set ALEXNET_HOME to another folder."
+    )
+
+
+def _make_room(folder: Path, needed: int) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise _cannot_write(error) from None
     if free < needed * 1.05:
         raise DataError(
             f"The cache of photos needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "

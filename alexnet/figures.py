@@ -28,22 +28,20 @@ def class_color(name: str, index: int = 0) -> str:
     return known.get(name.lower(), OTHER_CLASSES[index % len(OTHER_CLASSES)])
 
 
-def training_curves(
-    records: Sequence[Record], steps_per_epoch: float, epochs: int, best_epoch: int | None = None
-) -> go.Figure:
+def training_curves(records: Sequence[Record], epochs: int, steps: int, best_epoch: int | None = None) -> go.Figure:
     """Accuracy above loss over the epochs of a run, for training and validation.
 
     Args:
         records: the lines of `metrics.jsonl`, of which `epoch` (from 1), `step` (from the start of the run), `split`,
             `loss`, `accuracy` (0 to 1) and `partial` (true within an epoch) are read.
-        steps_per_epoch: places a partial record between two epochs.
         epochs: length of the run; the x axis shows all of it from the start.
+        steps: length of the run in steps, which places the partial records; 0 while it is not known.
         best_epoch: the epoch to mark, once there is one.
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07)
     train = [r for r in records if r["split"] == "train"]
     val = [(r["epoch"], r) for r in records if r["split"] == "val"]
-    within = [(r["step"] / steps_per_epoch, r) for r in train if r.get("partial")]
+    within = [(r["step"] * epochs / steps if steps else r["epoch"], r) for r in train if r.get("partial")]
     whole = [(r["epoch"], r) for r in train if not r.get("partial")]
     for row, metric in enumerate(("accuracy", "loss"), start=1):
         form = "%{y:.1%}" if metric == "accuracy" else "%{y:.3f}"

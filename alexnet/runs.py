@@ -78,7 +78,7 @@ class Status:
 
 
 # What the files have to hold for a reader to rely on them: name -> type.
-CONFIG = {"recipe": dict, "classes": list, "data": str, "dataset": dict, "mean": list, "std": list, "created": float}
+CONFIG = {"recipe": dict, "classes": list, "data": str, "dataset": dict, "mean": list, "std": list}
 DATASET = {"name": str, "fingerprint": str, "photos": int}
 BEST = {"epoch": int, "accuracy": float, "loss": float}
 RECORD = {"step": int, "split": str, **BEST}
@@ -115,6 +115,12 @@ class Run:
         if not os.path.exists(path):  # Path.exists raises where a folder may not be entered
             raise RunError(f"{self.id} is not a run: its folder has no run.json.")
         raise RunError(f"The run.json of {self.id} cannot be read; restore the file or delete the folder.")
+
+    @property
+    def created(self) -> float:
+        """When the run was made, in seconds since 1970, or 0 where `run.json` does not say; raises as `config`."""
+        created = self.config.get("created")
+        return created if _fits(created, float) else 0.0
 
     @property
     def recipe(self) -> Recipe:
@@ -323,7 +329,7 @@ def _folders() -> Iterator[Path]:
 def list_runs() -> list[Run]:
     """All runs whose `run.json` can be read: newest first, the shipped ones last and by name."""
     usable = [run for run in map(Run, _folders()) if _problem(run) is None]
-    made = sorted((run for run in usable if not run.shipped), key=lambda run: run.config["created"], reverse=True)
+    made = sorted((run for run in usable if not run.shipped), key=lambda run: run.created, reverse=True)
     return made + [run for run in usable if run.shipped]
 
 

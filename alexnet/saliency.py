@@ -239,10 +239,13 @@ def render(
 ) -> Image.Image:
     """The saliency map over the photo.
 
+    Evidence covers the photo in proportion to the root of its magnitude, so that weak evidence can be seen, and the
+    photo fades to grey beneath it, so that its colours are not taken for those of the map.
+
     Args:
         attribution: float (S, S), as `attribute` returns it.
         crop: what the network was given, S x S px.
-        opacity: 0 shows the photo alone, 1 the map alone.
+        opacity: 0 shows the photo alone; at 1 the strongest evidence hides it.
         colormap: a name in `COLORMAPS`. A diverging one has its middle at zero.
         scale: the magnitude that gets the strongest colour, to compare several maps; by default the `strength` of
             this one.
@@ -257,11 +260,13 @@ def render(
     share = np.clip(attribution / scale, -1, 1)
     table = COLORMAPS[colormap]
     colours = _colours(table, (share + 1) / 2 if table.diverging else share)
-    return Image.blend(photo, Image.fromarray(colours), opacity)
+    cover = opacity * np.sqrt(np.abs(share))[..., None]
+    beneath = np.asarray(Image.blend(photo, photo.convert("L").convert("RGB"), opacity))
+    return Image.fromarray((beneath * (1 - cover) + colours * cover).round().astype(np.uint8))
 
 
 def _colours(table: Colormap, position: np.ndarray) -> np.ndarray:
-    """uint8 (S, S, 3) at `position` (S, S) in `table`, from 0, its first anchor, to 1, its last."""
+    """RGB (S, S, 3), 0 to 255, at `position` (S, S) in `table`, from 0, its first anchor, to 1, its last."""
     anchors = np.array([tuple(bytes.fromhex(anchor[1:])) for anchor in table.anchors])
     at = np.linspace(0, 1, len(anchors))
-    return np.stack([np.interp(position, at, channel) for channel in anchors.T], axis=-1).round().astype(np.uint8)
+    return np.stack([np.interp(position, at, channel) for channel in anchors.T], axis=-1)

@@ -184,8 +184,21 @@ def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter) -> Non
 
     Raises:
         Stopped: asked to; everything is in the checkpoint.
-        TrainingError: the loss is no longer a number, or the checkpoint is of another recipe.
+        TrainingError: the loss is no longer a number, the memory does not suffice, or the checkpoint is of another
+            recipe.
     """
+    try:
+        session = _open_session(run, photos, hardware, reporter)
+        while session.state.progress.epoch < session.recipe.epochs:
+            train_one_epoch(session)
+            _end_epoch(session)
+    except torch.OutOfMemoryError:
+        raise TrainingError("The device ran out of memory; halve batch_size and start again.") from None
+    _finish(run, session)
+
+
+def _open_session(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter) -> Session:
+    """The state as the last checkpoint left it, or as a run starts, and what goes with it."""
     recipe = run.recipe
     state = initial_state(recipe, len(photos.dataset.classes), hardware.device)
     forward = _compiled(state.model, recipe, hardware, reporter)
@@ -195,12 +208,8 @@ def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter) -> Non
     batch = min(recipe.batch_size, len(photos.train_images))
     steps = len(photos.train_images) // batch
     clock = Clock(progress.step, progress.seconds, steps * recipe.epochs, batch)
-    session = Session(run.path, recipe, hardware, photos, reporter, state, forward, batch, steps, clock)
     reporter.say(state="running", message="", device=str(hardware), steps=steps * recipe.epochs, best=progress.best)
-    while progress.epoch < recipe.epochs:
-        train_one_epoch(session)
-        _end_epoch(session)
-    _finish(run, session)
+    return Session(run.path, recipe, hardware, photos, reporter, state, forward, batch, steps, clock)
 
 
 def initial_state(recipe: Recipe, classes: int, device: torch.device) -> State:

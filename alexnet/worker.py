@@ -9,10 +9,9 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 
-from alexnet import runs, train
+from alexnet import runs
 from alexnet.errors import LabError
 from alexnet.runs import Reporter, Run, Status, Stopped
 
@@ -32,8 +31,6 @@ def work(run: Run) -> int:
             _end(run.path, "stopped", "Stopped; it can be resumed.")
         except LabError as error:
             return _fail(run.path, str(error))
-        except torch.OutOfMemoryError:
-            return _fail(run.path, "The device ran out of memory; halve batch_size and start again.")
         except OSError as error:
             traceback.print_exc()
             return _fail(
@@ -63,6 +60,8 @@ def _train_when_free(run: Run) -> None:
     """One run trains at a time on a device; the others wait here."""
     recipe = run.recipe
     reporter = Reporter(run, Status(state="starting", epochs=recipe.epochs, message="Starting."))
+    from alexnet import train  # imports torch, which takes seconds: the run is locked and has said so by now
+
     device = train.choose_device(recipe)
     runs.runs_dir().mkdir(parents=True, exist_ok=True)
     turn = FileLock(runs.runs_dir() / f".device-{device.type}.lock")

@@ -128,7 +128,8 @@ def test_text_of_a_command_line_becomes_a_value_of_its_type(name, text, value):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("epochs", "12.5"), ("epochs", "many"), ("lr", "fast"), ("lr", ""), ("flip", "maybe"), ("x", "1")]
+    ("name", "text"),
+    [("epochs", "12.5"), ("epochs", "many"), ("lr", "fast"), ("lr", ""), ("flip", "maybe"), ("x", "1")],
 )
 def test_text_that_is_no_value_is_refused_with_the_setting_named(name, text):
     with pytest.raises(RecipeError, match=r"\.$") as caught:

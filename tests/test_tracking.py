@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 from alexnet import runs
 from alexnet.recipes import Recipe
@@ -14,9 +15,8 @@ from alexnet.tracking import _flat, _summary
 
 def finished_run(folder) -> Run:
     recipe = Recipe(wandb="offline", epochs=1)
-    config = {"recipe": recipe.to_dict(), "classes": ["cat", "dog"], "dataset": {"name": "pets"}}
-    folder.mkdir()
-    runs.write_json(folder / "run.json", config)
+    pets = SimpleNamespace(name="pets", fingerprint="", photos=(), classes=("cat", "dog"))  # of a Dataset
+    runs.create(recipe, "pets", pets, path=folder)
     best = {"epoch": 1, "accuracy": 0.75, "loss": 0.5}
     reporter = Reporter(Run(folder), Status(state="finished", epochs=1, best=best))
     reporter.record(epoch=1, step=4, split="train", loss=0.6, accuracy=0.7, lr=0.01, images_per_s=80.0, seconds=1.0)

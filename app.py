@@ -1,0 +1,18 @@
+"""AlexNet Lab: train AlexNet on cats and dogs in the browser, and find out what it sees. `streamlit run app.py`"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import ui
+
+st.set_page_config(page_title="AlexNet Lab", page_icon="🐾", layout="wide")
+page = st.navigation(
+    [  # each address is the file's name, so that a link finds its page before the first navigation, too
+        st.Page("pages/classify.py", title="Classify", icon="🔍", url_path="classify", default=True),
+        st.Page("pages/train.py", title="Train", icon="📈", url_path="train"),
+    ],
+    position="top",
+)
+st.session_state[ui.ROUTED] = True  # for ui.guard
+page.run()

@@ -1,0 +1,283 @@
+"""Classify: what a run says about photos, and what in them it goes by. Uploads stay in memory."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import contextvars
+import functools
+import html
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import streamlit as st
+from PIL import Image, ImageOps
+from streamlit.delta_generator import DeltaGenerator
+
+import ui
+from alexnet import doodles, figures, images, runs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from alexnet.predict import Classifier, Prediction
+    from alexnet.saliency import Colormap
+
+Photo = tuple[str, bytes]  # name and content of a file
+Weights = tuple[str, float]  # a run and the time of its weights file: with a photo, all that an answer depends on
+ShowMap = Callable[..., object]  # `st.image` in its place
+Progress = Callable[[float], None]  # told the share done, 0 to 1
+
+EXAMPLES = {f"{label}-{n}": (label, n) for n, label in ((5, "cat"), (12, "dog"), (7, "cat"), (13, "dog"), (12, "cat"))}
+PREDICTED = "Predicted class"
+MOST_BARS = 5
+THUMBNAIL = 640  # px, the longer side of a photo as the page shows it
+IN_ROW = 150  # px, the width of the two pictures in a row; both fit on a phone
+
+
+def choose_photos(camera: bool) -> list[Photo]:
+    """The photos that were dropped, pasted, browsed for or taken; without any, the example that was clicked."""
+    with st.container(gap=None):
+        uploads = st.file_uploader(
+            "Photos: drop, paste or browse", type="image", accept_multiple_files=True, key="photos"
+        )
+        ui.paste_into("photos")
+    photos = [(file.name, file.getvalue()) for file in uploads]
+    if camera and (taken := st.camera_input("Camera", width=480)):
+        photos.append(("Camera", taken.getvalue()))
+    place = st.empty()  # emptied by name, or the drawings would linger until the slowest map is done
+    if photos:
+        place.empty()
+        return photos
+    with place.container():
+        return choose_example()
+
+
+def choose_example() -> list[Photo]:
+    """The clicked one of a row of drawings, kept in the address."""
+    st.caption("No photo at hand? Click a drawing.")
+    st.html(
+        "<style>.st-key-examples button { padding: 2px; } .st-key-examples button img "
+        "{ width: 5rem; height: 5rem; max-height: none; border-radius: .45rem; display: block; }</style>"
+    )
+    chosen = st.query_params.get("example")
+    with st.container(horizontal=True, gap="xsmall", key="examples"):
+        for name, (label, _) in EXAMPLES.items():
+            picture = base64.b64encode(drawing(name, 160)).decode()
+            st.button(
+                f"![Drawing of a {label}](data:image/png;base64,{picture})",
+                key=name,
+                type="primary" if name == chosen else "secondary",
+                on_click=st.query_params.update,
+                kwargs={"example": name},
+            )
+    return [(f"Drawing of a {EXAMPLES[chosen][0]}", drawing(chosen, 400))] if chosen in EXAMPLES else []
+
+
+@st.cache_data(show_spinner=False)
+def drawing(name: str, size: int) -> bytes:
+    """The PNG of an example, `size` px wide."""
+    return encoded(doodles.draw(*EXAMPLES[name], size=400), size, "PNG")
+
+
+def encoded(picture: Image.Image, size: int, form: str) -> bytes:
+    """A file in the format `form` of `picture`, scaled to `size` px on its longer side."""
+    file = io.BytesIO()
+    ImageOps.contain(picture, (size, size)).save(file, form)
+    return file.getvalue()
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def look(data: bytes, weights: Weights, _classifier: Classifier) -> tuple[bytes, Prediction]:
+    """A small JPEG of the photo, and the prediction.
+
+    Raises:
+        alexnet.images.PhotoError: it cannot be used.
+    """
+    photo = images.open_photo(data)
+    prediction = _classifier([photo])[0]
+    return encoded(photo, THUMBNAIL, "JPEG"), prediction
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def attribution(
+    data: bytes, weights: Weights, method: str, target: str, _classifier: Classifier, _progress: Callable[[float], None]
+) -> np.ndarray:
+    """The attribution (S, S) of a photo, as `alexnet.saliency.attribute` has it, with its errors."""
+    from alexnet import saliency
+
+    return saliency.attribute(_classifier, images.open_photo(data), method, target, _progress)
+
+
+def show_photo(name: str, thumbnail: bytes, prediction: Prediction, many: bool) -> ShowMap:
+    """Photo, crop and verdict, large for one photo, in a row for many; the saliency map's place shows the crop so far."""
+    crop = prediction.input
+    if many:
+        with st.container(border=True):
+            left, right = st.columns([3, 5], vertical_alignment="center")
+            with left.container(horizontal=True, vertical_alignment="center"):
+                st.image(thumbnail, width=IN_ROW)
+                show = functools.partial(st.empty().image, width=IN_ROW)
+            right.caption(ui.plain(name))
+            right.html(verdict(prediction))
+    else:
+        left, right = st.columns([2, 3], gap="medium")
+        left.image(thumbnail, caption=ui.plain(name))
+        right.html(verdict(prediction))
+        left, right = right.columns(2)
+        left.image(crop, caption=f"Given to the network: {crop.width} × {crop.height} px", width="stretch")
+        show = functools.partial(right.empty().image, width="stretch")
+    show(crop)
+    return show
+
+
+def verdict(prediction: Prediction) -> str:
+    """HTML with the label, the probability of each class, of many the likeliest ones, and the time taken."""
+    colors = {name: figures.class_color(name, i) for i, name in enumerate(prediction.probabilities)}
+    rows = list(prediction.probabilities.items())
+    if len(rows) > MOST_BARS:
+        rows = sorted(rows, key=lambda row: -row[1])[:MOST_BARS]
+    bars = "".join(
+        f"<span style='overflow-wrap:anywhere'>{html.escape(name)}</span>"
+        "<span style='background:color-mix(in srgb,currentColor 12%,transparent);border-radius:.4rem;height:.75rem'>"
+        f"<span style='display:block;height:100%;border-radius:.4rem;width:{p:.2%};background:{colors[name]}'></span>"
+        f"</span><span style='text-align:right;font-variant-numeric:tabular-nums'>{p:.1%}</span>"
+        for name, p in rows
+    )
+    return (
+        f"<div style='font-size:1.5rem;font-weight:650;margin-bottom:.4rem'>{html.escape(prediction.label)}</div>"
+        "<div style='display:grid;grid-template-columns:fit-content(40%) 1fr 3.5rem;gap:.4rem .8rem;"
+        f"align-items:center'>{bars}</div>"
+        f"<div style='opacity:.7;font-size:.875rem;margin-top:.6rem'>in {1000 * prediction.seconds:.0f} ms</div>"
+    )
+
+
+def legend(colormap: Colormap) -> str:
+    """HTML with the colour scale, which covers as the map does, and what its ends mean."""
+    low, high = ("speaks against", "speaks for") if colormap.diverging else ("none", "most")
+    at = [i / (len(colormap.anchors) - 1) for i in range(len(colormap.anchors))]
+    cover = [math.sqrt(abs(2 * x - 1) if colormap.diverging else x) for x in at]
+    colors = ",".join(f"{anchor}{round(255 * c):02x}" for anchor, c in zip(colormap.anchors, cover, strict=True))
+    return (
+        "<div style='display:flex;align-items:center;gap:.6rem;font-size:.875rem;white-space:nowrap'>"
+        f"<span style='opacity:.7'>{low}</span><span style='flex:0 1 14rem;height:.6rem;border-radius:.3rem;"
+        f"background:linear-gradient(to right,{colors})'></span><span style='opacity:.7'>{high}</span></div>"
+    )
+
+
+@contextlib.contextmanager
+def progress_when_slow(place: DeltaGenerator) -> Iterator[Callable[[str, int, int], Progress]]:
+    """`ui.progress_bar` in `place`, drawn at the first report: what comes from the cache reports nothing.
+
+    Gives a function that makes the progress of the work `what`, which is number `done` (from 0) of `total`.
+    """
+    outside = contextvars.copy_context()  # inside a cached function, the bar would be stored and drawn again with it
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def bar() -> Callable[[str, float, int], None]:
+            with place:
+                return stack.enter_context(ui.progress_bar(cancel=choose_no_map))
+
+        yield lambda what, done, total: lambda share: outside.run(lambda: bar()(what, done + share, total))
+
+
+def choose_no_map() -> None:
+    """Turn the saliency maps off."""
+    st.session_state["method"] = None
+
+
+ui.guard()
+st.title("Classify")
+usable = sorted((run for run in runs.list_runs() if run.has_weights), key=lambda run: not run.shipped)
+if not usable:
+    st.info("No network is trained yet. Train one, and from its first epoch on it can look at your photos here.")
+    st.page_link("pages/train.py", label="Train a network", icon="📈")
+    st.stop()
+
+left, right = st.columns([3, 1], gap="medium")
+with right:
+    run = st.selectbox("Run", usable, format_func=lambda run: run.id, key="run", bind="query-params")
+    classes = run.config["classes"]
+    named = " or ".join(classes) if len(classes) < 4 else f"{len(classes)} classes"
+    st.caption(ui.plain(f"{run.recipe.title}: {named}"))
+    camera = st.toggle("Camera")
+with left:
+    photos = choose_photos(camera)
+if not photos:
+    st.stop()
+
+with st.spinner("Loading the network"):
+    from alexnet import saliency
+    from alexnet.weights import WeightsError
+
+    try:
+        weights = (run.id, run.weights.stat().st_mtime)
+        classifier = ui.classifier(*weights)
+    except (runs.RunError, WeightsError, OSError) as error:
+        st.error(ui.plain(str(error)))
+        st.stop()
+
+many = len(photos) > 1
+above, settings, below = st.container(), st.container(), st.container()
+results = below if many else above  # one photo is seen before the settings, a list of them after
+with settings:
+    titles = {name: method.title for name, method in saliency.METHODS.items()}
+    chosen = st.pills(
+        "Saliency map", list(titles), format_func=titles.get, default="gradcam", key="method", bind="query-params"
+    )
+    method = saliency.METHODS.get(chosen)
+    if method:
+        st.caption(f"{method.sentence} {method.paper}.")
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            target = st.selectbox("Target class", [PREDICTED, *classifier.classes], key="target", width=165)
+            tables = {name: t.title for name, t in saliency.COLORMAPS.items() if t.diverging == method.signed}
+            colors = st.selectbox(
+                "Colours", list(tables), format_func=tables.get, key=f"colors-{method.signed}", width=165
+            )
+            opacity = st.slider("Opacity", 0, 100, 80, format="%d%%", key="opacity", width=165) / 100
+            shared = many and st.toggle(
+                "One scale for all", key="shared", help="Shows which photos hold more evidence."
+            )
+        st.html(legend(saliency.COLORMAPS[colors]))
+    progress_place = st.container()
+
+shown = []
+with results:
+    summary = st.empty()
+    for name, data in photos:
+        try:
+            thumbnail, prediction = look(data, weights, classifier)
+            shown.append((data, prediction, show_photo(name, thumbnail, prediction, many)))
+        except images.PhotoError as error:
+            st.error(f"{ui.plain(name)}: {error}")
+if many:
+    counts = Counter(prediction.label for _, prediction, _ in shown).most_common()
+    summary.markdown(", ".join(f"{ui.plain(label)}: **{count}**" for label, count in counts))
+if not method:
+    st.stop()
+
+found = []
+with progress_when_slow(progress_place) as progress:
+    for number, (data, prediction, show) in enumerate(shown):
+        label = prediction.label if target == PREDICTED else target
+        step = progress(f"{method.title}, photo {number + 1} of {len(shown)}", number, len(shown))
+        try:
+            evidence = attribution(data, weights, method.name, label, classifier, step if method.slow or many else None)
+        except saliency.AttributionError as error:
+            show(prediction.input, caption=ui.plain(str(error)))
+            continue
+        if not evidence.any():
+            show(prediction.input, caption=f"Nothing found that speaks for {ui.plain(label)}")
+        elif shared:
+            found.append((show, evidence, prediction.input, label))
+        else:
+            show(
+                saliency.render(evidence, prediction.input, opacity, colors), caption=f"Evidence for {ui.plain(label)}"
+            )
+scale = max((saliency.strength(evidence) for _, evidence, _, _ in found), default=None)
+for show, evidence, crop, label in found:
+    show(saliency.render(evidence, crop, opacity, colors, scale), caption=f"Evidence for {ui.plain(label)}")

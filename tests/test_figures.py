@@ -1,0 +1,130 @@
+"""Figures from plain data: nothing that matters is lost on the way to the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from alexnet import figures
+
+CONFIG = Path(__file__).parent.parent / ".streamlit" / "config.toml"
+
+
+def record(epoch, step, split, accuracy, loss=0.5, **more):
+    return {"epoch": epoch, "step": step, "split": split, "accuracy": accuracy, "loss": loss, **more}
+
+
+RECORDS = [
+    record(1, 5, "train", 0.5, partial=True),
+    record(1, 10, "train", 0.55),
+    record(1, 10, "val", 0.6),
+    record(2, 15, "train", 0.65, partial=True),
+    record(2, 20, "train", 0.7),
+    record(2, 20, "val", 0.75),
+    record(3, 30, "train", 0.8),
+    record(3, 30, "val", 0.7),
+    record(2, 30, "test", 0.74),
+]
+
+
+def trace(figure, uid):
+    return next(t for t in figure.data if t.uid == uid)
+
+
+def test_curves_lie_where_the_records_say():
+    figure = figures.training_curves(RECORDS, epochs=4, steps=40, best_epoch=2)
+    assert list(trace(figure, "accuracy-Training").x) == [1, 2, 3]
+    assert list(trace(figure, "accuracy-Training").y) == [0.55, 0.7, 0.8]
+    assert list(trace(figure, "accuracy-Validation").y) == [0.6, 0.75, 0.7]
+    assert list(trace(figure, "accuracy-within").x) == [0.5, 1.5]
+    assert list(trace(figure, "loss-Validation").y) == [0.5, 0.5, 0.5]
+
+
+def test_the_best_epoch_is_marked_with_its_accuracy():
+    figure = figures.training_curves(RECORDS, epochs=4, steps=40, best_epoch=2)
+    assert [note.text for note in figure.layout.annotations] == ["best 75.0%, epoch 2"]
+    assert {(line.x0, line.x1) for line in figure.layout.shapes} == {(2, 2)}
+
+
+@pytest.mark.parametrize("best_epoch", [None, 9])
+def test_no_best_epoch_yet_is_no_mark(best_epoch):
+    assert not figures.training_curves(RECORDS, epochs=4, steps=40, best_epoch=best_epoch).layout.annotations
+
+
+def test_a_run_without_records_has_its_axes():
+    figure = figures.training_curves([], epochs=4, steps=0)
+    assert figure.layout.xaxis.range[0] == 0 and 4 < figure.layout.xaxis.range[1] < 4.1
+    assert all(len(t.x) == 0 for t in figure.data)
+
+
+def test_partial_records_stay_within_their_epoch_while_the_number_of_steps_is_unknown():
+    figure = figures.training_curves(RECORDS, epochs=4, steps=0)
+    assert list(trace(figure, "accuracy-within").x) == [1, 2]
+
+
+def test_a_long_run_is_sent_in_little_and_keeps_every_epoch():
+    steps = 200 * 400
+    records = [
+        record(s // 400 + 1, s, "train", random.Random(s).random(), partial=True) for s in range(0, steps, 4)
+    ] + [record(e, e * 400, split, 0.123456789) for e in range(1, 201) for split in ("train", "val")]
+    figure = figures.training_curves(records, epochs=200, steps=steps, best_epoch=150)
+    assert list(trace(figure, "loss-Validation").x) == list(range(1, 201))
+    assert len(trace(figure, "accuracy-within").x) <= figures.MAX_PARTIAL_POINTS
+    assert len(json.dumps(figure.to_plotly_json())) < 60_000
+
+
+def test_hiding_training_hides_it_in_both_panels():
+    figure = figures.training_curves(RECORDS, epochs=4, steps=40)
+    grey = [t for t in figure.data if "Validation" not in t.uid]
+    assert len(grey) == 4 and {t.legendgroup for t in grey} == {"Training"}
+    assert sorted(t.name for t in figure.data if t.showlegend) == ["Training", "Validation"]
+
+
+def test_thin_keeps_each_spike_in_its_place():
+    points = [(float(i), math.sin(i / 500)) for i in range(10_000)]
+    points[1234], points[8765] = (1234.0, 9.0), (8765.0, -9.0)
+    kept = figures.thin(points, 100)
+    assert len(kept) <= 100
+    assert (1234.0, 9.0) in kept and (8765.0, -9.0) in kept
+    assert kept == sorted(kept) and set(kept) <= set(points)
+
+
+def test_thin_by_hand():
+    points = [(0, 5), (1, 1), (2, 3), (3, 2), (4, 4), (5, 4), (6, 0), (7, 9)]
+    assert figures.thin(points, 4) == [(0, 5), (1, 1), (6, 0), (7, 9)]
+    assert figures.thin(points, 8) == points
+    assert figures.thin([], 4) == []
+
+
+def test_learning_rate_curve_shows_the_points_as_they_are():
+    figure = figures.learning_rate_curve([(0.0, 0.001), (1.0, 0.02), (2.0, 0.0)])
+    assert list(figure.data[0].x) == [0, 1, 2] and list(figure.data[0].y) == [0.001, 0.02, 0]
+    assert list(figure.layout.xaxis.range) == [0, 2]
+
+
+def test_cats_and_dogs_keep_their_colours_and_other_classes_get_their_own():
+    assert figures.class_color("Cat") == figures.class_color("cats", 5) == figures.CAT
+    assert figures.class_color("dog") == figures.DOG
+    others = {figures.class_color(name, i) for i, name in enumerate("abcdefgh")}
+    assert len(others) == 8 and not others & {figures.CAT, figures.DOG}
+    assert figures.class_color("i", 8) == figures.class_color("a", 0)
+
+
+def luminance(color):
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_colour_stands_out_from_the_page(theme):
+    """WCAG 2.1, 1.4.11: graphics need a contrast of 3 with what is next to them."""
+    page = luminance(tomllib.loads(CONFIG.read_text())["theme"][theme]["backgroundColor"])
+    for color in (figures.CAT, figures.DOG, figures.TRAINING, figures.VALIDATION, *figures.OTHER_CLASSES):
+        low, high = sorted((page, luminance(color)))
+        assert (high + 0.05) / (low + 0.05) >= 3, color

@@ -1,0 +1,246 @@
+"""The Classify page without a browser: photos good and bad, every saliency method, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from alexnet import doodles, runs, saliency
+from alexnet.recipes import Recipe
+
+TITLES = {method.title: method for method in saliency.METHODS.values()}
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """The page sees only the runs that a test makes, and remembers no other test."""
+    st.cache_data.clear()
+    monkeypatch.setattr(runs, "weights_dir", lambda: tmp_path / "weights")
+
+
+@pytest.fixture
+def trained(untrained_run):
+    """A run that sees 67 px and has random weights."""
+    return make_run("untrained", weights=untrained_run[0].weights)
+
+
+def make_run(name: str, classes: tuple[str, ...] = ("cat", "dog"), weights: Path | None = None) -> runs.Run:
+    dataset = SimpleNamespace(name="nothing", fingerprint="", classes=classes, photos=())
+    run = runs.create(Recipe(name="small", image_size=67, resize=70), "nothing", dataset, path=runs.runs_dir() / name)
+    if weights:
+        run.weights.symlink_to(weights)
+    return run
+
+
+def save_weights(run: runs.Run, state: dict) -> None:
+    from alexnet import weights
+
+    weights.save(run.weights, state)
+
+
+def png(label: str, seed: int) -> tuple[str, bytes, str]:
+    """A drawing as an upload, under a name that Markdown would take for emphasis."""
+    file = io.BytesIO()
+    doodles.draw(label, seed, 80).save(file, "PNG")
+    return f"_{label}_{seed}_.png", file.getvalue(), "image/png"
+
+
+def page(*photos: tuple[str, bytes, str], **query: str) -> AppTest:
+    """The app, opened on the Classify page at an address with `query`, with `photos` uploaded."""
+    app = AppTest.from_file("../app.py", default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    if photos:
+        app.file_uploader(key="photos").set_value(list(photos)).run()
+    assert not app.exception
+    return app
+
+
+def captions(app: AppTest) -> list[str]:
+    """The captions of all pictures, as they read."""
+    return [caption.replace("\\", "") for image in app.get("image") for caption in image.captions if caption]
+
+
+def verdicts(app: AppTest) -> list[str]:
+    """The HTML of label and bars of each photo."""
+    return [element.value for element in app.get("html") if " ms</div>" in element.value]
+
+
+def test_without_a_run_it_says_so_and_leads_to_train():
+    app = page()
+    assert "No network is trained yet" in app.info[0].value
+    assert app.get("page_link")[0].proto.page == "train"
+    assert not app.get("file_uploader")
+
+
+def test_only_runs_with_weights_can_be_chosen_and_a_shipped_one_comes_first(trained):
+    make_run("unfinished")
+    shipped = runs.weights_dir() / "shipped"
+    shipped.mkdir(parents=True)
+    for name in ("run.json", "weights.safetensors"):
+        (shipped / name).symlink_to(trained.path / name)
+    assert page().selectbox(key="run").options == ["shipped", "untrained"]
+
+
+def test_the_uploader_is_there_before_torch():
+    make_run("empty").weights.touch()
+    script = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        "app = AppTest.from_file('app.py', default_timeout=60).run()\n"
+        "assert not app.exception and app.file_uploader and len(app.button) == 5, app\n"
+        "print([name for name in ('torch', 'captum', 'torchvision', 'wandb') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=runs.PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_one_photo_gets_label_bars_crop_and_map(trained):
+    app = page(png("cat", 1))
+    (verdict,) = verdicts(app)
+    assert "cat</span>" in verdict and "dog</span>" in verdict and verdict.count("width:") == 2
+    label = verdict.split("</div>")[0].split(">")[-1]
+    assert captions(app) == ["_cat_1_.png", "Given to the network: 67 × 67 px", f"Evidence for {label}"]
+
+
+def test_a_bad_photo_gets_one_sentence_and_the_others_go_on(trained):
+    app = page(
+        png("cat", 1), ("notes.jpg", b"Dear diary", "image/jpeg"), ("empty.png", b"", "image/png"), png("dog", 2)
+    )
+    assert len(verdicts(app)) == 2
+    messages = [error.value.replace("\\", "") for error in app.error]
+    assert [message.split(":")[0] for message in messages] == ["notes.jpg", "empty.png"]
+    assert "The file is not a picture" in messages[0] and "The file is empty" in messages[1]
+    assert [caption.value for caption in app.caption if "\\_cat\\_1\\_.png" in caption.value]
+
+
+def test_an_example_is_classified_and_stays_in_the_address(trained):
+    app = page()
+    app.button(key="dog-12").click().run()
+    assert app.query_params["example"] == "dog-12"
+    assert len(verdicts(app)) == 1 and captions(app)[0] == "Drawing of a dog"
+    again = page(example="dog-12")
+    assert captions(again)[0] == "Drawing of a dog"
+    assert not verdicts(page(example="no-such"))
+
+
+def test_the_camera_gives_a_photo_like_any_other(trained):
+    app = page()
+    assert not app.get("camera_input")
+    app.toggle[0].set_value(True).run()
+    app.camera_input[0].set_value(("shot.jpg", png("cat", 3)[1], "image/jpeg")).run()
+    assert not app.exception and len(verdicts(app)) == 1
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_every_method_can_be_reached_by_a_link_and_has_colours_of_its_own(trained, monkeypatch, title):
+    asked = []
+    ramp = np.linspace(-1, 1, 67 * 67, dtype=np.float32).reshape(67, 67)
+    monkeypatch.setattr(saliency, "attribute", lambda *args: asked.append(args[2]) or ramp)
+    app = page(png("cat", 1), method=title, run="untrained")
+    method = TITLES[title]
+    assert asked == [method.name] and captions(app)[2].startswith("Evidence for")
+    colors = app.selectbox(key=f"colors-{method.signed}").value
+    assert saliency.COLORMAPS[colors].diverging == method.signed
+    assert any(method.paper in caption.value for caption in app.caption)
+
+
+def test_the_target_class_can_be_chosen(trained):
+    app = page(png("cat", 1), method="Saliency")
+    for target in ("cat", "dog"):
+        app.selectbox(key="target").set_value(target).run()
+        assert captions(app)[2] == f"Evidence for {target}"
+
+
+def test_without_a_method_there_is_no_map(trained):
+    app = page(png("cat", 1))
+    app.button_group(key="method").set_value(None).run()
+    assert not app.exception and len(captions(app)) == 2 and len(verdicts(app)) == 1
+
+
+def test_what_was_computed_is_not_computed_again(trained, monkeypatch):
+    computed = []
+    attribute = saliency.attribute
+    monkeypatch.setattr(saliency, "attribute", lambda *args: computed.append(args[2:4]) or attribute(*args))
+    app = page(png("cat", 40), png("dog", 41), method="Saliency")
+    assert len(computed) == 2
+    app.slider(key="opacity").set_value(30).run()
+    app.toggle(key="shared").set_value(True).run()
+    page(png("dog", 41), png("cat", 40), method="Saliency")
+    assert len(computed) == 2
+    app.selectbox(key="target").set_value("dog").run()
+    assert 2 <= len(computed) <= 4 and not app.exception
+
+
+def test_one_scale_for_all_changes_only_the_weaker_map(trained):
+    app = page(png("cat", 1), png("dog", 2), method="Saliency")
+    own = [image.value for image in app.get("image")]
+    app.toggle(key="shared").set_value(True).run()
+    shared = [image.value for image in app.get("image")]
+    assert sum(a != b for a, b in zip(own, shared, strict=True)) == 1
+
+
+def test_a_network_that_looks_at_nothing_finds_nothing(untrained_run):
+    state = {name: value.clone() for name, value in untrained_run[1].state_dict().items()}
+    state["classifier.fc8.weight"].zero_()
+    save_weights(make_run("constant"), state)
+    app = page(png("cat", 1), method="Saliency")
+    assert captions(app)[2].startswith("Nothing found that speaks for")
+
+
+def test_weights_that_are_not_numbers_find_nothing(untrained_run):
+    state = {name: value.clone() for name, value in untrained_run[1].state_dict().items()}
+    state["classifier.fc8.weight"].fill_(float("nan"))
+    save_weights(make_run("diverged"), state)
+    app = page(png("cat", 1), method="Saliency")
+    assert captions(app)[2].startswith("Nothing found: the map holds numbers that are not finite")
+
+
+def test_damaged_weights_are_one_sentence(trained):
+    make_run("zz-damaged").weights.write_bytes(b"not weights")
+    app = page(png("cat", 1), run="zz-damaged")
+    assert "damaged" in app.error[0].value and not verdicts(app)
+
+
+def test_of_many_classes_the_likeliest_are_shown(untrained_run):
+    from alexnet import model
+
+    classes = tuple(f"<b>{i}</b>" for i in range(9))
+    run = make_run("many", classes)
+    save_weights(run, model.from_recipe(run.recipe, len(classes)).state_dict())
+    (verdict,) = verdicts(page(png("cat", 1)))
+    shares = [float(part.split("%")[0].split(">")[-1]) for part in verdict.split("tabular-nums'")[1:]]
+    assert len(shares) == 5 and shares == sorted(shares, reverse=True)
+    assert "&lt;b&gt;" in verdict and "<b>" not in verdict
+
+
+writes: list[str] | None = None
+
+
+def watch_writes(event: str, args: tuple) -> None:
+    """An audit hook that notes the files opened to be written, while `writes` is a list."""
+    if writes is not None and event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        writes.append(str(args[0]))
+
+
+def test_an_upload_is_never_written_to_disk(trained):
+    global writes
+    page(png("cat", 1))  # whatever Python and its packages keep on disk, they have kept now
+    sys.addaudithook(watch_writes)
+    writes = []
+    try:
+        page(png("dog", 50))
+        assert writes == []
+        Path("/dev/null").write_text("seen")
+        assert writes == ["/dev/null"]
+    finally:
+        writes = None
