@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
+import functools
 import gc
 import gzip
+import html
 import math
 import re
 import runpy
@@ -16,21 +19,25 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 from PIL import Image, ImageDraw, ImageOps
+from streamlit.runtime.scriptrunner import StopException
 
-from alexnet import data, runs
+from alexnet import data, figures, runs
 from alexnet.errors import LabError
 from alexnet.images import PhotoError
 from alexnet.recipes import RECIPES, Recipe, RecipeError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from streamlit.delta_generator import DeltaGenerator
 
-    from alexnet.predict import Classifier
+    from alexnet.predict import Classifier, Prediction
+    from alexnet.saliency import Colormap
 
 ROOT = Path(__file__).parent
 ROUTED = "routed"  # true in the session's state while app.py runs a page
 FOLDER = "folder"  # the choice of photos that are no known dataset
 MOST_STRIPS = 20  # classes of which photos are shown
+MOST_BARS = 5  # classes whose probability is shown
 SETTING_LABELS = {"lr": "Learning rate", "ema": "Weight average (EMA)", "wandb": "Weights & Biases"}
 
 
@@ -42,7 +49,7 @@ def guard() -> None:
     """
     if not st.session_state.pop(ROUTED, False):
         runpy.run_path(str(ROOT / "app.py"))
-        st.stop()
+        raise StopException  # st.stop() would also drop a click that came in meanwhile
 
 
 @contextlib.contextmanager
@@ -347,6 +354,57 @@ _chart = st.components.v2.component(
     """,
     isolate_styles=False,
 )
+
+
+def verdict(prediction: Prediction) -> None:
+    """The label, a bar for the probability of each class, of many the likeliest ones, and the time taken."""
+    colors = {name: figures.class_color(name, i) for i, name in enumerate(prediction.probabilities)}
+    rows = list(prediction.probabilities.items())
+    if len(rows) > MOST_BARS:
+        rows = sorted(rows, key=lambda row: -row[1])[:MOST_BARS]
+    bars = "".join(
+        f"<span style='overflow-wrap:anywhere'>{html.escape(name)}</span>"
+        "<span style='background:color-mix(in srgb,currentColor 12%,transparent);border-radius:.4rem;height:.75rem'>"
+        f"<span style='display:block;height:100%;border-radius:.4rem;width:{p:.2%};background:{colors[name]}'></span>"
+        f"</span><span style='text-align:right;font-variant-numeric:tabular-nums'>{p:.1%}</span>"
+        for name, p in rows
+    )
+    st.html(
+        f"<div style='font-size:1.5rem;font-weight:650;margin-bottom:.4rem'>{html.escape(prediction.label)}</div>"
+        "<div style='display:grid;grid-template-columns:fit-content(40%) 1fr 3.5rem;gap:.4rem .8rem;"
+        f"align-items:center'>{bars}</div>"
+        f"<div style='opacity:.7;font-size:.875rem;margin-top:.6rem'>in {1000 * prediction.seconds:.0f} ms</div>"
+    )
+
+
+def color_scale(colormap: Colormap) -> None:
+    """The colours of a saliency map, which cover the page as they cover a photo, and what their ends mean."""
+    low, high = ("speaks against", "speaks for") if colormap.diverging else ("none", "most")
+    at = [i / (len(colormap.anchors) - 1) for i in range(len(colormap.anchors))]
+    cover = [math.sqrt(abs(2 * x - 1) if colormap.diverging else x) for x in at]
+    colors = ",".join(f"{anchor}{round(255 * c):02x}" for anchor, c in zip(colormap.anchors, cover, strict=True))
+    st.html(
+        "<div style='display:flex;align-items:center;gap:.6rem;font-size:.875rem;white-space:nowrap'>"
+        f"<span style='opacity:.7'>{low}</span><span style='flex:0 1 14rem;height:.6rem;border-radius:.3rem;"
+        f"background:linear-gradient(to right,{colors})'></span><span style='opacity:.7'>{high}</span></div>"
+    )
+
+
+@contextlib.contextmanager
+def progress_on_demand(place: DeltaGenerator, cancel: Callable[[], None]) -> Iterator[data.Progress]:
+    """`progress_bar` in `place`, drawn at the first report, so that what a cache already holds shows none.
+
+    Cached functions may report to it: Streamlit would store what they draw themselves and draw it again each time.
+    """
+    outside = contextvars.copy_context()
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def bar() -> data.Progress:
+            with place:
+                return stack.enter_context(progress_bar(cancel))
+
+        yield lambda what, done, total: outside.run(lambda: bar()(what, done, total))
 
 
 def paste_into(uploader: str) -> None:

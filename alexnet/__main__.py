@@ -62,28 +62,40 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    given = {name[4:]: text for name, text in vars(options).items() if name.startswith("set_") and text is not None}
-    if not options.resume:
-        run = _new_run(options, given)
-    elif options.run is None or given:
-        raise UsageError("To resume, give --run and no settings: a run goes on with those it was made with.")
+    texts = {name[4:]: text for name, text in vars(options).items() if name.startswith("set_") and text is not None}
+    given = {name: parse_setting(name, text) for name, text in texts.items()}
+    if options.resume and options.run is None:
+        raise UsageError("Give --run, the folder of the run to resume.")
+    if options.resume and (options.data is None or (options.run / "run.json").exists()):
+        run = _run_to_resume(options.run, given)
     else:
-        run = runs.find(options.run)
+        run = _new_run(options, given)
     (run.path / "stop").unlink(missing_ok=True)
     from alexnet.worker import work
 
     return work(run)
 
 
-def _new_run(options: argparse.Namespace, given: dict[str, str]) -> runs.Run:
+def _run_to_resume(folder: Path, given: dict[str, Any]) -> runs.Run:
+    """The run in `folder`; the same command with --resume added may repeat its settings, not change them."""
+    run = runs.find(folder)
+    settings = run.recipe.to_dict()
+    for name, value in given.items():
+        if settings[name] != value:
+            raise UsageError(f"{name}: the run was made with {settings[name]}, not {value}; start a new run for that.")
+    return run
+
+
+def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     from alexnet import data
 
     if not options.data:
         raise UsageError(f"Give --data: {DATA_HELP}.")
-    recipe = RECIPES[options.recipe].replace(**{name: parse_setting(name, text) for name, text in given.items()})
+    recipe = RECIPES[options.recipe].replace(**given)
     dataset = data.load(options.data, _show_progress)
     data.check_trainable(dataset)
-    return runs.create(recipe, options.data, dataset, path=options.run)
+    photos = options.data if options.data in data.KNOWN else str(dataset.root)  # a run outlives the folder it began in
+    return runs.create(recipe, photos, dataset, path=options.run)
 
 
 def _add_classify(commands: argparse._SubParsersAction) -> None:
@@ -102,7 +114,7 @@ def _classify(options: argparse.Namespace) -> int:
     from alexnet.predict import load_classifier
 
     classifier = load_classifier(_run(options.run))
-    answers = [_classify_one(classifier, path, options) for path in options.photos]
+    answers = [_classify_one(classifier, number, path, options) for number, path in enumerate(options.photos, 1)]
     if options.json:
         print(json.dumps({"run": classifier.run.id, "photos": answers}, ensure_ascii=False))
     else:
@@ -115,9 +127,11 @@ def _percentages(probabilities: dict[str, float]) -> str:
     return ", ".join(f"{name} {p:.1%}" for name, p in sorted(probabilities.items(), key=lambda item: -item[1]))
 
 
-def _classify_one(classifier: Any, path: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _classify_one(classifier: Any, number: int, path: Path, options: argparse.Namespace) -> dict[str, Any]:
     from alexnet.images import PhotoError, open_photo
 
+    if len(options.photos) > 1:
+        _show_progress("Classifying", number, len(options.photos))
     try:
         photo = open_photo(path)
     except PhotoError as error:
@@ -125,21 +139,28 @@ def _classify_one(classifier: Any, path: Path, options: argparse.Namespace) -> d
     prediction = classifier([photo])[0]
     answer = {"file": str(path), "label": prediction.label, "probabilities": prediction.probabilities}
     if options.saliency:
-        answer["saliency"] = _write_saliency(classifier, photo, prediction, path, options)
+        # The number keeps apart photos of one name from different folders.
+        stem = f"{number}-{path.stem}" if len(options.photos) > 1 else path.stem
+        answer["saliency"] = _write_saliency(classifier, photo, prediction, stem, options)
     return answer
 
 
-def _write_saliency(classifier: Any, photo: Any, prediction: Any, path: Path, options: argparse.Namespace) -> str:
+def _write_saliency(classifier: Any, photo: Any, prediction: Any, stem: str, options: argparse.Namespace) -> str:
     """Write the overlay and the raw attribution of one photo; returns the overlay's file name."""
     import numpy as np
 
     from alexnet import saliency
 
     attribution = saliency.attribute(classifier, photo, options.saliency, prediction.label)
-    options.out.mkdir(parents=True, exist_ok=True)
-    target = options.out / f"{path.stem}-{options.saliency}.png"
-    saliency.render(attribution, prediction.input).save(target)
-    np.save(target.with_suffix(".npy"), attribution)
+    signed = saliency.METHODS[options.saliency].signed
+    colormap = next(name for name, table in saliency.COLORMAPS.items() if table.diverging == signed)
+    target = options.out / f"{stem}-{options.saliency}.png"
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        saliency.render(attribution, prediction.input, 0.6, colormap).save(target)
+        np.save(target.with_suffix(".npy"), attribution)
+    except OSError as error:
+        raise UsageError(f"{options.out} cannot be written ({error.strerror}); choose another folder.") from None
     return str(target)
 
 

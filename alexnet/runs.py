@@ -422,23 +422,31 @@ class Stopped(Exception):
 
 
 class Reporter:
-    """The trainer's pen: the status, replaced now and then, and the metrics, one appended line a record."""
+    """The trainer's pen: the status, replaced now and then, and the metrics, one appended line a record.
+
+    New messages and records are printed too, for the log and for whoever trains from a terminal.
+    """
 
     def __init__(self, run: Run, status: Status) -> None:
         self.folder, self.status, self._written = run.path, status, 0.0
-        self.say()
+        self._write()
 
     def say(self, **changes: Any) -> None:
         """Change the status and write it now."""
+        if (message := changes.get("message")) and message != self.status.message:
+            print(message, flush=True)
         self.status = replace(self.status, **changes)
-        write_status(self.folder, self.status)
-        self._written = time.monotonic()
+        self._write()
 
     def now_and_then(self, **changes: Any) -> None:
         """Change the status; write it if the last time was a while ago."""
         self.status = replace(self.status, **changes)
         if time.monotonic() - self._written >= STATUS_SECONDS:
-            self.say()
+            self._write()
+
+    def _write(self) -> None:
+        write_status(self.folder, self.status)
+        self._written = time.monotonic()
 
     def preparing(self, stage: str, done: int, total: int) -> None:
         """Progress of what comes before training."""
@@ -454,6 +462,8 @@ class Reporter:
         """Append one line to `metrics.jsonl`."""
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+        place = f"epoch {values['epoch']} of {self.status.epochs}, step {values['step']:,}, {values['split']}"
+        print(f"{place}: accuracy {values['accuracy']:.2%}, loss {values['loss']:.4f}", flush=True)
 
     def forget_after(self, epoch: int, step: int) -> None:
         """Drop the records of what a run resumed at `step`, with `epoch` finished epochs, is about to do again."""

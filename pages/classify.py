@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import contextvars
 import functools
-import html
 import io
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import streamlit as st
 from PIL import Image, ImageOps
-from streamlit.delta_generator import DeltaGenerator
 
 import ui
-from alexnet import doodles, figures, images, runs
+from alexnet import doodles, images, runs
+from alexnet.errors import LabError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from alexnet.predict import Classifier, Prediction
-    from alexnet.saliency import Colormap
 
 Photo = tuple[str, bytes]  # name and content of a file
 Weights = tuple[str, float]  # a run and the time of its weights file: with a photo, all that an answer depends on
@@ -33,7 +28,6 @@ Progress = Callable[[float], None]  # told the share done, 0 to 1
 
 EXAMPLES = {f"{label}-{n}": (label, n) for n, label in ((5, "cat"), (12, "dog"), (7, "cat"), (13, "dog"), (12, "cat"))}
 PREDICTED = "Predicted class"
-MOST_BARS = 5
 THUMBNAIL = 640  # px, the longer side of a photo as the page shows it
 IN_ROW = 150  # px, the width of the two pictures in a row; both fit on a phone
 
@@ -116,73 +110,40 @@ def show_photo(name: str, thumbnail: bytes, prediction: Prediction, many: bool) 
     """Photo, crop and verdict, large for one photo, in a row for many; the saliency map's place shows the crop so far."""
     crop = prediction.input
     if many:
-        with st.container(border=True):
-            left, right = st.columns([3, 5], vertical_alignment="center")
-            with left.container(horizontal=True, vertical_alignment="center"):
-                st.image(thumbnail, width=IN_ROW)
-                show = functools.partial(st.empty().image, width=IN_ROW)
-            right.caption(ui.plain(name))
-            right.html(verdict(prediction))
+        left, right = st.container(border=True).columns([3, 5], vertical_alignment="center")
+        with left.container(horizontal=True, vertical_alignment="center"):
+            st.image(thumbnail, width=IN_ROW)
+            show = functools.partial(st.empty().image, width=IN_ROW)
+        with right:
+            st.caption(ui.plain(name))
+            ui.verdict(prediction)
     else:
         left, right = st.columns([2, 3], gap="medium")
         left.image(thumbnail, caption=ui.plain(name))
-        right.html(verdict(prediction))
-        left, right = right.columns(2)
+        with right:
+            ui.verdict(prediction)
+            left, right = st.columns(2)
         left.image(crop, caption=f"Given to the network: {crop.width} × {crop.height} px", width="stretch")
         show = functools.partial(right.empty().image, width="stretch")
     show(crop)
     return show
 
 
-def verdict(prediction: Prediction) -> str:
-    """HTML with the label, the probability of each class, of many the likeliest ones, and the time taken."""
-    colors = {name: figures.class_color(name, i) for i, name in enumerate(prediction.probabilities)}
-    rows = list(prediction.probabilities.items())
-    if len(rows) > MOST_BARS:
-        rows = sorted(rows, key=lambda row: -row[1])[:MOST_BARS]
-    bars = "".join(
-        f"<span style='overflow-wrap:anywhere'>{html.escape(name)}</span>"
-        "<span style='background:color-mix(in srgb,currentColor 12%,transparent);border-radius:.4rem;height:.75rem'>"
-        f"<span style='display:block;height:100%;border-radius:.4rem;width:{p:.2%};background:{colors[name]}'></span>"
-        f"</span><span style='text-align:right;font-variant-numeric:tabular-nums'>{p:.1%}</span>"
-        for name, p in rows
-    )
-    return (
-        f"<div style='font-size:1.5rem;font-weight:650;margin-bottom:.4rem'>{html.escape(prediction.label)}</div>"
-        "<div style='display:grid;grid-template-columns:fit-content(40%) 1fr 3.5rem;gap:.4rem .8rem;"
-        f"align-items:center'>{bars}</div>"
-        f"<div style='opacity:.7;font-size:.875rem;margin-top:.6rem'>in {1000 * prediction.seconds:.0f} ms</div>"
-    )
+def show_map(
+    show: ShowMap, evidence: np.ndarray, crop: Image.Image, label: str, opacity: float, colors: str, scale: float | None
+) -> None:
+    """The saliency map for the class `label`, drawn as `alexnet.saliency.render` does."""
+    from alexnet import saliency
+
+    if evidence.any():
+        show(saliency.render(evidence, crop, opacity, colors, scale), caption=f"Evidence for {ui.plain(label)}")
+    else:
+        show(crop, caption=f"Nothing found that speaks for {ui.plain(label)}")
 
 
-def legend(colormap: Colormap) -> str:
-    """HTML with the colour scale, which covers as the map does, and what its ends mean."""
-    low, high = ("speaks against", "speaks for") if colormap.diverging else ("none", "most")
-    at = [i / (len(colormap.anchors) - 1) for i in range(len(colormap.anchors))]
-    cover = [math.sqrt(abs(2 * x - 1) if colormap.diverging else x) for x in at]
-    colors = ",".join(f"{anchor}{round(255 * c):02x}" for anchor, c in zip(colormap.anchors, cover, strict=True))
-    return (
-        "<div style='display:flex;align-items:center;gap:.6rem;font-size:.875rem;white-space:nowrap'>"
-        f"<span style='opacity:.7'>{low}</span><span style='flex:0 1 14rem;height:.6rem;border-radius:.3rem;"
-        f"background:linear-gradient(to right,{colors})'></span><span style='opacity:.7'>{high}</span></div>"
-    )
-
-
-@contextlib.contextmanager
-def progress_when_slow(place: DeltaGenerator) -> Iterator[Callable[[str, int, int], Progress]]:
-    """`ui.progress_bar` in `place`, drawn at the first report: what comes from the cache reports nothing.
-
-    Gives a function that makes the progress of the work `what`, which is number `done` (from 0) of `total`.
-    """
-    outside = contextvars.copy_context()  # inside a cached function, the bar would be stored and drawn again with it
-    with contextlib.ExitStack() as stack:
-
-        @functools.cache
-        def bar() -> Callable[[str, float, int], None]:
-            with place:
-                return stack.enter_context(ui.progress_bar(cancel=choose_no_map))
-
-        yield lambda what, done, total: lambda share: outside.run(lambda: bar()(what, done + share, total))
+def report(progress: Callable[[str, float, int], None], what: str, number: int, total: int, share: float) -> None:
+    """Tell `progress` that of number `number` of `total` a `share` is done."""
+    progress(what, number + share, total)
 
 
 def choose_no_map() -> None:
@@ -212,12 +173,11 @@ if not photos:
 
 with st.spinner("Loading the network"):
     from alexnet import saliency
-    from alexnet.weights import WeightsError
 
     try:
         weights = (run.id, run.weights.stat().st_mtime)
         classifier = ui.classifier(*weights)
-    except (runs.RunError, WeightsError, OSError) as error:
+    except (LabError, OSError) as error:
         st.error(ui.plain(str(error)))
         st.stop()
 
@@ -227,7 +187,13 @@ results = below if many else above  # one photo is seen before the settings, a l
 with settings:
     titles = {name: method.title for name, method in saliency.METHODS.items()}
     chosen = st.pills(
-        "Saliency map", list(titles), format_func=titles.get, default="gradcam", key="method", bind="query-params"
+        "Saliency map",
+        list(titles),
+        format_func=titles.get,
+        default="gradcam",
+        key="method",
+        bind="query-params",
+        help="What in the photo the answer goes by. Click the chosen one again for none.",
     )
     method = saliency.METHODS.get(chosen)
     if method:
@@ -242,7 +208,7 @@ with settings:
             shared = many and st.toggle(
                 "One scale for all", key="shared", help="Shows which photos hold more evidence."
             )
-        st.html(legend(saliency.COLORMAPS[colors]))
+        ui.color_scale(saliency.COLORMAPS[colors])
     progress_place = st.container()
 
 shown = []
@@ -260,24 +226,22 @@ if many:
 if not method:
     st.stop()
 
-found = []
-with progress_when_slow(progress_place) as progress:
+together = []  # the maps that wait for the scale that they share
+with ui.progress_on_demand(progress_place, cancel=choose_no_map) as progress:
     for number, (data, prediction, show) in enumerate(shown):
         label = prediction.label if target == PREDICTED else target
-        step = progress(f"{method.title}, photo {number + 1} of {len(shown)}", number, len(shown))
+        step = functools.partial(
+            report, progress, f"{method.title}, photo {number + 1} of {len(shown)}", number, len(shown)
+        )
         try:
             evidence = attribution(data, weights, method.name, label, classifier, step if method.slow or many else None)
         except saliency.AttributionError as error:
             show(prediction.input, caption=ui.plain(str(error)))
             continue
-        if not evidence.any():
-            show(prediction.input, caption=f"Nothing found that speaks for {ui.plain(label)}")
-        elif shared:
-            found.append((show, evidence, prediction.input, label))
+        draw = functools.partial(show_map, show, evidence, prediction.input, label, opacity, colors)
+        if shared:
+            together.append((draw, saliency.strength(evidence)))
         else:
-            show(
-                saliency.render(evidence, prediction.input, opacity, colors), caption=f"Evidence for {ui.plain(label)}"
-            )
-scale = max((saliency.strength(evidence) for _, evidence, _, _ in found), default=None)
-for show, evidence, crop, label in found:
-    show(saliency.render(evidence, crop, opacity, colors, scale), caption=f"Evidence for {ui.plain(label)}")
+            draw(scale=None)
+for draw, _ in together:
+    draw(scale=max(strength for _, strength in together))

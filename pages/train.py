@@ -27,9 +27,11 @@ def choose_run() -> Run | None:
         st.warning(f"There is no run called {ui.plain(wanted)} here.")
         wanted = NEW
     titles = {NEW: "New run", **{name: f"{name} ({status.state})" for name, status in states.items()}}
-    chosen = st.selectbox("Run", list(titles), list(titles).index(wanted), titles.get, label_visibility="collapsed")
-    show(chosen, again=chosen != wanted)
-    return made.get(chosen)
+    st.session_state["picked"] = wanted
+    pick = {"key": "picked", "on_change": lambda: show(st.session_state["picked"], again=False)}
+    st.selectbox("Run", list(titles), format_func=titles.get, label_visibility="collapsed", **pick)
+    show(wanted, again=False)
+    return made.get(wanted)
 
 
 def show(run_id: str, again: bool = True) -> None:

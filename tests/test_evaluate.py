@@ -107,22 +107,22 @@ def paint(path, color: tuple[int, int, int]) -> None:
 def colours(tmp_path) -> data.Dataset:
     """Its classes come in another order than the classifier's, and one of its red photos is blue."""
     for name, color in (("a", (255, 0, 0)), ("b", (204, 51, 0)), ("c", (51, 0, 204))):
-        paint(tmp_path / f"photos/Reds/{name}.png", color)
-    paint(tmp_path / "photos/blue/d.png", (0, 0, 255))
+        paint(tmp_path / f"photos/reds/{name}.png", color)
+    paint(tmp_path / "photos/Blue/d.png", (0, 0, 255))
     return data.load(str(tmp_path / "photos"))
 
 
 def test_a_classifier_is_measured_on_files(classifier, colours):
-    assert colours.classes == ("Reds", "blue")
+    assert colours.classes == ("Blue", "reds")
     told = []
     evaluation = evaluate(classifier, colours, colours.photos[::-1], lambda *step: told.append(step))
-    assert evaluation.files == ("blue/d.png", "Reds/c.png", "Reds/b.png", "Reds/a.png")
-    assert evaluation.labels.tolist() == [1, 0, 0, 0] and evaluation.classes == ("red", "blue")
-    expected = torch.tensor([[0.0, 5.0], [1.0, 4.0], [4.0, 0.0], [5.0, 0.0]])
+    assert evaluation.files == ("reds/c.png", "reds/b.png", "reds/a.png", "Blue/d.png")
+    assert evaluation.labels.tolist() == [0, 0, 0, 1] and evaluation.classes == ("red", "blue")
+    expected = torch.tensor([[1.0, 4.0], [4.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
     assert torch.allclose(evaluation.logits, expected, atol=1e-5)
     metrics = evaluation.metrics
     assert metrics["confusion"] == [[2, 1], [0, 1]] and metrics["accuracy"] == 3 / 4
-    losses = [math.log1p(math.exp(margin)) for margin in (-5, 3, -4, -5)]
+    losses = [math.log1p(math.exp(margin)) for margin in (3, -4, -5, -5)]
     assert metrics["loss"] == pytest.approx(sum(losses) / 4, rel=1e-5)
     assert told == [("Evaluating", 4, 4)]
 
@@ -152,7 +152,7 @@ def test_photos_of_an_unknown_class_and_photos_that_vanished_are_told(classifier
     dataset = data.load(str(tmp_path / "photos"))
     with pytest.raises(DataError, match="a class green, and this run knows only red, blue"):
         evaluate(classifier, dataset, dataset.photos)
-    (tmp_path / "photos/blue/d.png").write_bytes(b"no picture")
+    (tmp_path / "photos/Blue/d.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="A photo of photos changed while it was read: .*picture"):
         evaluate(classifier, colours, colours.photos)
 

@@ -94,7 +94,8 @@ def test_data_report_json_adds_up(tmp_path, capsys):
         (["train"], 2, "Give --data"),
         (["train", "--data", "doodles", "--lr", "fast"], 2, "lr: 'fast' is not a number."),
         (["train", "--data", "doodles", "--epochs", "0"], 2, "epochs: 0 is out of range"),
-        (["train", "--resume"], 2, "To resume, give --run"),
+        (["train", "--resume"], 2, "Give --run, the folder of the run to resume."),
+        (["train", "--resume", "--run", "nothing"], 1, "There is no run 'nothing'"),
         (["train", "--data", "no/such/folder"], 1, "There is no folder"),
         (["classify", "cat.jpg", "--run", "nothing"], 1, "There is no run 'nothing'"),
         (["classify", "cat.jpg", "--saliency", "gradcam"], 2, "Give --saliency and --out together."),
@@ -108,6 +109,12 @@ def test_mistakes_get_one_sentence(arguments, status, sentence, capsys):
     assert printed.out == ""
     assert printed.err.startswith(sentence) or sentence in printed.err
     assert len(printed.err.strip().splitlines()) == 1
+
+
+def test_resume_may_repeat_settings_but_not_change_them(untrained_run, capsys):
+    folder = untrained_run[0].path
+    assert main(["train", "--run", str(folder), "--resume", "--image-size", "67", "--lr", "0.5"]) == 2
+    assert "lr: the run was made with 0.02, not 0.5; start a new run for that." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["data", "download", "birds"], ["train", "--recipe", "none"]])

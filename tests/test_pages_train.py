@@ -242,3 +242,15 @@ def test_a_live_run_comes_first_and_can_be_stopped(home, pets):
         assert numbers["Memory"] == "2.0 GB" and numbers["Device"] == "CPU"
         button(app, "Stop").click().run()
         assert (run.path / "stop").exists() and button(app, "Stopping").disabled
+
+
+def test_the_picker_goes_to_a_run_and_back_to_the_form(home, pets):
+    make_run(home, "first", pets)
+    make_run(home, "second", pets, "stopped", message="Stopped; it can be resumed.")
+    app = page(folder=pets)
+    app.selectbox(key="picked").set_value("second").run()
+    assert app.query_params["run"] == "second" and texts(app.info) == ["Stopped; it can be resumed."]
+    app.selectbox(key="picked").set_value("first").run()
+    assert app.query_params["run"] == "first" and app.success
+    app.selectbox(key="picked").set_value("new").run()
+    assert "run" not in app.query_params and button(app, "Start")

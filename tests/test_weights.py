@@ -151,10 +151,10 @@ def test_a_matrix_whose_factors_need_no_rounding_comes_back_exactly():
 
 
 def test_of_a_larger_rank_the_leading_components_stay():
-    """Orthogonal components of known strength: what is cut off is the third, of strength 1 against 100 and 50."""
+    """Orthogonal components of known strength: what is cut off is the third, of strength 10 against 100 and 50."""
     u, _ = torch.linalg.qr(torch.randn(ROWS, 3, generator=torch.Generator().manual_seed(1)))
     v, _ = torch.linalg.qr(torch.randn(COLUMNS, 3, generator=torch.Generator().manual_seed(2)))
-    strength = torch.tensor([100.0, 50.0, 1.0])
+    strength = torch.tensor([100.0, 50.0, 10.0])
     back = weights.expand(weights.compress({"w": (u * strength) @ v.T}, rank=2))["w"]
     assert torch.allclose(torch.diag(u.T @ back @ v), torch.tensor([100.0, 50.0, 0.0]), atol=0.3)
 
