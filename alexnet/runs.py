@@ -186,8 +186,15 @@ class Run:
         return "\n".join(text.splitlines()[-lines:])
 
     def request_stop(self) -> None:
-        """Ask the trainer to stop after its current step, keeping all that it has."""
-        (self.path / "stop").touch()
+        """Ask the trainer to stop after its current step, keeping all that it has.
+
+        Raises:
+            RunError: the run folder is gone or cannot be written.
+        """
+        try:
+            (self.path / "stop").touch()
+        except OSError as error:
+            raise RunError(f"{self.id} cannot be told to stop ({error.strerror}); end its process instead.") from None
 
     def resume(self) -> None:
         """Go on from the last checkpoint in a new process."""

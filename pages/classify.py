@@ -98,7 +98,7 @@ def look(data: bytes, weights: Weights, _classifier: Classifier) -> tuple[bytes,
 
 @st.cache_data(show_spinner=False, max_entries=500)
 def attribution(
-    data: bytes, weights: Weights, method: str, target: str, _classifier: Classifier, _progress: Callable[[float], None]
+    data: bytes, weights: Weights, method: str, target: str, _classifier: Classifier, _progress: Progress | None
 ) -> np.ndarray:
     """The attribution (S, S) of a photo, as `alexnet.saliency.attribute` has it, with its errors."""
     from alexnet import saliency
@@ -177,8 +177,11 @@ with st.spinner("Loading the network"):
     try:
         weights = (run.id, run.weights.stat().st_mtime)
         classifier = ui.classifier(*weights)
-    except (LabError, OSError) as error:
+    except LabError as error:
         st.error(ui.plain(str(error)))
+        st.stop()
+    except OSError:
+        st.error(f"The weights of {ui.plain(run.id)} have gone; choose another run.")
         st.stop()
 
 many = len(photos) > 1

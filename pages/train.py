@@ -28,18 +28,16 @@ def choose_run() -> Run | None:
         wanted = NEW
     titles = {NEW: "New run", **{name: f"{name} ({status.state})" for name, status in states.items()}}
     st.session_state["picked"] = wanted
-    pick = {"key": "picked", "on_change": lambda: show(st.session_state["picked"], again=False)}
+    pick = {"key": "picked", "on_change": lambda: show(st.session_state["picked"])}
     st.selectbox("Run", list(titles), format_func=titles.get, label_visibility="collapsed", **pick)
-    show(wanted, again=False)
+    show(wanted)
     return made.get(wanted)
 
 
-def show(run_id: str, again: bool = True) -> None:
-    """Go to a run, or to the form for a new one; remembered for this tab and, in the address, for a reload or a link."""
+def show(run_id: str) -> None:
+    """Have a run, or the form for a new one, shown: in this tab and, by its address, after a reload or from a link."""
     st.session_state["shown"] = run_id
     st.query_params.from_dict({} if run_id == NEW else {"run": run_id})
-    if again:
-        st.rerun()
 
 
 def new_run() -> None:
@@ -63,6 +61,7 @@ def new_run() -> None:
                 run = runs.create(recipe, name, ui.dataset(name))
                 runs.launch(run)
                 show(run.id)
+                st.rerun()
 
 
 def choose_recipe() -> Recipe | None:
@@ -107,17 +106,22 @@ def watch(run: Run, live: bool) -> None:
 
 def show_progress(run: Run, status: Status) -> None:
     """How far the run is, and Stop."""
-    steps = f"step {status.step:,} of {status.steps:,}"
-    place = f"Epoch {status.epoch} of {status.epochs}, {steps}. " if status.steps else ""
+    place = f"Epoch {status.epoch} of {status.epochs}, step {status.step:,}. " if status.steps else ""
     stopping = (run.path / "stop").exists()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(status.state.capitalize(), color="green" if status.state == "running" else "blue")
         st.markdown(place + ui.plain(status.message), width="stretch")
         label = "Stopping" if stopping else "Stop"
-        st.button(label, icon=":material/stop:", disabled=stopping, on_click=run.request_stop)
+        st.button(label, icon=":material/stop:", disabled=stopping, on_click=stop, args=[run])
     st.progress(min(status.step / max(status.steps, 1), 1.0))
     if (silence := time.time() - status.updated) > 30:
         st.caption(f"No sign of life for {ui.duration(silence)}.")
+
+
+def stop(run: Run) -> None:
+    """Ask the run to stop; says so where that cannot be."""
+    with ui.plain_errors():
+        run.request_stop()
 
 
 def show_outcome(run: Run, status: Status) -> None:
@@ -135,6 +139,7 @@ def show_outcome(run: Run, status: Status) -> None:
         if st.button("New run like this", icon=":material/tune:"):
             ui.fill_form(run)
             show(NEW)
+            st.rerun()
 
 
 def show_numbers(status: Status, records: list[dict]) -> None:

@@ -161,6 +161,15 @@ def test_the_target_class_can_be_chosen(trained):
         assert captions(app)[2] == f"Evidence for {target}"
 
 
+def test_a_target_that_the_next_run_does_not_know_is_forgotten(trained):
+    app = page(png("cat", 1), run="untrained", method="Saliency")
+    app.selectbox(key="target").set_value("dog").run()
+    make_run("others", ("cow", "hen"), trained.weights)
+    app.run()
+    app.selectbox(key="run").set_value(runs.find("others")).run()
+    assert not app.exception and captions(app)[2] in ("Evidence for cow", "Evidence for hen")
+
+
 def test_without_a_method_there_is_no_map(trained):
     app = page(png("cat", 1))
     app.button_group(key="method").set_value(None).run()
