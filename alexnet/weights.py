@@ -44,7 +44,7 @@ def load_into(model: torch.nn.Module, path: Path) -> None:
     """Fill `model` with the weights in the file `path`, whole or compressed.
 
     Raises:
-        WeightsError: the file is missing, damaged, or made for another network.
+        WeightsError: the file is missing, damaged, made for another network, or holds values that are not numbers.
     """
     expected = model.state_dict()
     state = expand(_read(path))
@@ -55,6 +55,10 @@ def load_into(model: torch.nn.Module, path: Path) -> None:
         if tensor.shape != expected[name].shape:
             found, wanted = tuple(tensor.shape), tuple(expected[name].shape)
             raise WeightsError(f"The weights in {path.name} are of another network: {name} is {found}, not {wanted}.")
+        if not tensor.isfinite().all():
+            raise WeightsError(
+                f"The weights in {path.name} hold values that are not numbers; train again with a lower lr."
+            )
     model.load_state_dict(state)
 
 

@@ -110,6 +110,13 @@ def test_weights_of_another_network_name_the_odd_tensor(file):
     assert "more is not in both" in refusal(file)
 
 
+def test_weights_that_are_not_numbers(file):
+    state = network(1).state_dict()
+    state["fc.bias"][1] = float("nan")
+    weights.save(file, state)
+    assert "hold values that are not numbers; train again with a lower lr." in refusal(file)
+
+
 # ------------------------------------------------------------------------------------------------------ the small form
 
 
