@@ -79,6 +79,8 @@ def _train(options: argparse.Namespace) -> int:
 def _run_to_resume(folder: Path, given: dict[str, Any]) -> runs.Run:
     """The run in `folder`; the same command with --resume added may repeat its settings, not change them."""
     run = runs.find(folder)
+    if run.status().state == "finished":
+        raise runs.RunError(f"{run.id} is finished; start a new run to train on.")
     settings = run.recipe.to_dict()
     for name, value in given.items():
         if settings[name] != value:

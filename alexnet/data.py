@@ -20,6 +20,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from alexnet import doodles, downloads, runs
@@ -489,19 +490,35 @@ def cached(
     path = runs.data_dir() / "cache" / f"{key}.npy"
     if (array := _open_cache(path, shape)) is not None:
         return array
-    _make_room(path.parent, int(np.prod(shape)))
-    temporary = path.with_name(f".{key}.{os.getpid()}.npy")
     try:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        _fill(array, lambda photo: make(dataset.open(photo, at_least)), photos, progress)
-        array.flush()
-        del array
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One is built at a time, so what else looks half-built was left by a kill.
+        with FileLock(runs.data_dir() / ".cache.lock"):
+            for leftover in path.parent.glob(".*.npy"):
+                leftover.unlink()
+            if _open_cache(path, shape) is None:  # another process may have built it meanwhile
+                _require_room(path.parent, int(np.prod(shape)))
+                _build(path, shape, lambda photo: make(dataset.open(photo, at_least)), photos, progress)
     except OSError as error:
         raise _cannot_write(error) from None
+    return np.load(path, mmap_mode="r")
+
+
+def _build(
+    path: Path,
+    shape: tuple[int, ...],
+    read: Callable[[Photo], Image.Image],
+    photos: Sequence[Photo],
+    progress: Progress | None,
+) -> None:
+    temporary = path.with_name(f".{path.name}")
+    try:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        _fill(array, read, photos, progress)
+        array.flush()
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r")
 
 
 def _open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -518,12 +535,8 @@ def _cannot_write(error: OSError) -> DataError:
     )
 
 
-def _make_room(folder: Path, needed: int) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise _cannot_write(error) from None
+def _require_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
     if free < needed * 1.05:
         raise DataError(
             f"The cache of photos needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "

@@ -287,17 +287,23 @@ def parse_setting(name: str, text: str) -> Any:
 def learning_rate(recipe: Recipe, progress: float) -> float:
     """The learning rate when a share `progress` (0 to 1) of all steps is done.
 
-    `one-cycle` and the warm-up follow Smith and Topin 2018 (arXiv 1708.07120) with the cosine form of
-    `torch.optim.lr_scheduler.OneCycleLR`, ending at zero. `step` divides by ten after each third.
+    `one-cycle` follows Smith and Topin 2018 (arXiv 1708.07120) in the cosine form of
+    `torch.optim.lr_scheduler.OneCycleLR`, ending at zero; the others warm up along a straight line (Goyal et al. 2017,
+    arXiv 1706.02677, section 2.2). `step` divides by ten after each third.
     """
     if progress < recipe.warmup:
-        return _cosine(recipe.lr / 25, recipe.lr, progress / recipe.warmup)
+        share = progress / recipe.warmup
+        return _cosine(recipe.lr / 25, recipe.lr, share) if recipe.schedule == "one-cycle" else _line(recipe.lr, share)
     if recipe.schedule == "constant":
         return recipe.lr
     after = (progress - recipe.warmup) / (1 - recipe.warmup)
     if recipe.schedule == "step":
         return recipe.lr * 0.1 ** min(int(after * 3), 2)
     return _cosine(recipe.lr, 0.0, after)
+
+
+def _line(peak: float, share: float) -> float:
+    return peak / 25 + peak * (1 - 1 / 25) * share
 
 
 def _cosine(start: float, end: float, share: float) -> float:

@@ -593,3 +593,12 @@ def test_photos_may_be_decoded_smaller(photo_folder, tmp_path):
 
     data.cached(dataset, dataset.photos[:1], make, "squash", 4, at_least=100)
     assert seen == [(200, 100)] and (dataset.photos[0].width, dataset.photos[0].height) == (1600, 800)
+
+
+def test_what_a_killed_builder_left_is_cleared_away(photo_folder):
+    dataset = load(photo_folder(CATS + DOGS))
+    left = runs.data_dir() / "cache" / ".0123.npy"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half a cache")
+    data.cached(dataset, dataset.photos, lambda photo: photo.resize((8, 8)), "tiny", 8)
+    assert len(cache_files()) == 1
