@@ -1,7 +1,9 @@
 """Reading and writing weights as safetensors: nothing is executed, and a small form for the weights that ship.
 
-The small form keeps the two large fully connected matrices as a product of two thin ones (truncated SVD, Denton et al.
-2014, arXiv 1404.0736) in 8 bits with a scale for each component, and all else in 16 bits. It opens as the full network.
+The small form keeps the two large fully connected matrices as a product of two thin ones, in 8 bits with a scale for each
+component, and all else in 16 bits. It opens as the full network. Which components to keep is decided by the activations
+that the matrix meets (Chen et al. 2021, "DRONE: Data-aware Low-rank Compression", section 3), not by the matrix alone: most
+of a trained matrix still is its random start, which activations hardly reach.
 """
 
 from __future__ import annotations
@@ -72,30 +74,47 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"The weights file of {path.parent.name} is damaged; train again or restore it.") from None
 
 
-def compress(state: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+def compress(state: dict[str, Tensor], rank: int, moments: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The small form of a state: what `expand` turns back into nearly the same.
 
     Args:
         state: name -> float tensor (or integer counters, kept as they are).
         rank: components kept of each large matrix.
+        moments: for large matrices (outputs, inputs), the mean of x x^T over the inputs x that they meet; a matrix
+            without one is cut to its own leading components.
     """
     small: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if tensor.ndim == 2 and tensor.numel() >= LARGE:
-            small |= {f"{name}.{part}": value for part, value in zip(FACTORS, _factors(tensor, rank), strict=True)}
+        if is_large(tensor):
+            factors = _factors(tensor.float(), rank, (moments or {}).get(name))
+            small |= {f"{name}.{part}": value for part, value in zip(FACTORS, factors, strict=True)}
         else:
             # Running variances and their like span many magnitudes and weigh nothing: they stay as they are.
             small[name] = tensor.half() if tensor.ndim > 1 else tensor
     return small
 
 
-def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def is_large(tensor: Tensor) -> bool:
+    """Whether `compress` factors this tensor."""
+    return tensor.ndim == 2 and tensor.numel() >= LARGE
+
+
+def _factors(matrix: Tensor, rank: int, moment: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of all products of this rank, the one whose outputs are nearest to the matrix's own in the mean square."""
+    if moment is None:
+        root = None
+    else:
+        # Inputs never met in the sample may come up later: a little of every direction counts.
+        ridge = 0.01 * moment.diagonal().mean() * torch.eye(len(moment))
+        root = torch.linalg.cholesky(moment + ridge)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        u, s, v = torch.svd_lowrank(matrix.float(), q=rank, niter=4)
+        u, s, v = torch.svd_lowrank(matrix if root is None else matrix @ root, q=rank, niter=4)
+    right = (v * s.sqrt()).T
+    if root is not None:
+        right = torch.linalg.solve_triangular(root, right, upper=False, left=False)
     left, left_scale = _to_int8(u * s.sqrt(), dim=0)
-    right, right_scale = _to_int8((v * s.sqrt()).T, dim=1)
-    return left, left_scale, right, right_scale
+    return left, left_scale, *_to_int8(right, dim=1)
 
 
 def _to_int8(matrix: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -166,6 +166,21 @@ def test_of_a_larger_rank_the_leading_components_stay():
     assert torch.allclose(torch.diag(u.T @ back @ v), torch.tensor([100.0, 50.0, 0.0]), atol=0.3)
 
 
+def test_with_moments_the_matrix_is_kept_where_its_inputs_are():
+    """A matrix of full rank, met only by inputs from three directions: three components carry all that it does."""
+    generator = torch.Generator().manual_seed(3)
+    matrix = torch.randn(ROWS, COLUMNS, generator=generator)
+    inputs = torch.randn(500, 3, generator=generator) @ torch.randn(3, COLUMNS, generator=generator)
+    moments = {"w": inputs.T @ inputs / len(inputs)}
+    wanted = inputs @ matrix.T
+
+    def loss(state: dict[str, torch.Tensor]) -> float:
+        return ((inputs @ weights.expand(state)["w"].T - wanted).norm() / wanted.norm()).item()
+
+    assert loss(weights.compress({"w": matrix}, 3, moments)) < 0.02
+    assert loss(weights.compress({"w": matrix}, 3)) > 0.9
+
+
 def test_what_is_not_a_large_matrix_is_kept_in_16_bits_or_as_it_is():
     state = network(1).state_dict()
     compressed = weights.compress(state, rank=2)
