@@ -32,6 +32,19 @@ THUMBNAIL = 640  # px, the longer side of a photo as the page shows it
 IN_ROW = 150  # px, the width of the two pictures in a row; both fit on a phone
 
 
+def choose_run(usable: list[runs.Run]) -> runs.Run:
+    """The run to classify with, kept in the address; the shipped one unless another was chosen."""
+    wanted = st.query_params.get("run")
+    if wanted and "run" not in st.session_state:
+        found = next((run for run in usable if run.id == wanted), None)
+        if found:
+            st.session_state["run"] = found
+        else:
+            st.warning(f"There is no run called {ui.plain(wanted)} with weights here.")
+    keep = {"key": "run", "on_change": lambda: st.query_params.update(run=st.session_state["run"].id)}
+    return st.selectbox("Run", usable, format_func=lambda run: run.id, **keep)
+
+
 def choose_photos(camera: bool) -> list[Photo]:
     """The photos that were dropped, pasted, browsed for or taken; without any, the example that was clicked."""
     with st.container(gap=None):
@@ -161,7 +174,7 @@ if not usable:
 
 left, right = st.columns([3, 1], gap="medium")
 with right:
-    run = st.selectbox("Run", usable, format_func=lambda run: run.id, key="run", bind="query-params")
+    run = choose_run(usable)
     classes = run.config["classes"]
     named = " or ".join(classes) if len(classes) < 4 else f"{len(classes)} classes"
     st.caption(ui.plain(f"{run.recipe.title}: {named}"))

@@ -206,12 +206,17 @@ def test_a_network_that_looks_at_nothing_finds_nothing(untrained_run):
     assert captions(app)[2].startswith("Nothing found that speaks for")
 
 
-def test_weights_that_are_not_numbers_find_nothing(untrained_run):
+def test_weights_that_are_not_numbers_are_one_sentence(untrained_run):
     state = {name: value.clone() for name, value in untrained_run[1].state_dict().items()}
     state["classifier.fc8.weight"].fill_(float("nan"))
     save_weights(make_run("diverged"), state)
     app = page(png("cat", 1), method="Saliency")
-    assert captions(app)[2].startswith("Nothing found: the map holds numbers that are not finite")
+    assert "hold values that are not numbers" in app.error[0].value and not verdicts(app)
+
+
+def test_an_unknown_run_in_the_address_is_told(trained):
+    app = page(run="nothing")
+    assert app.warning[0].value == "There is no run called nothing with weights here."
 
 
 def test_damaged_weights_are_one_sentence(trained):
