@@ -201,11 +201,17 @@ def _open_session(run: Run, photos: Photos, hardware: Hardware, reporter: Report
     """The state as the last checkpoint left it, or as a run starts, and what goes with it."""
     recipe = run.recipe
     state = initial_state(recipe, len(photos.dataset.classes), hardware.device)
-    forward = _compiled(state.model, recipe, hardware, reporter)
+    batch = min(recipe.batch_size, len(photos.train_images))
+    forward: Callable[[Tensor], Tensor] = state.model
+    if hardware.compile:
+        reporter.say(message="Compiling the network, about a minute.")
+        sample = torch.zeros(batch, 3, recipe.image_size, recipe.image_size, device=hardware.device)
+        forward = torch.compile(state.model, dynamic=False)
+        if not _compiles(state.model, forward, sample, hardware):
+            forward, hardware = state.model, choose_hardware(recipe.replace(compile="off"), hardware.device, photos)
     load_checkpoint(run.path, state, recipe)
     progress = state.progress
     reporter.forget_after(progress.epoch, progress.step)
-    batch = min(recipe.batch_size, len(photos.train_images))
     steps = len(photos.train_images) // batch
     clock = Clock(progress.step, progress.seconds, steps * recipe.epochs, batch)
     reporter.say(state="running", message="", device=str(hardware), steps=steps * recipe.epochs, best=progress.best)
@@ -235,14 +241,9 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
 
 
-def _compiled(network: nn.Module, recipe: Recipe, hardware: Hardware, reporter: Reporter) -> Callable[[Tensor], Tensor]:
-    """The compiled network, tried on one batch; the network itself where that fails, with a notice in the log."""
-    if not hardware.compile:
-        return network
-    reporter.say(message="Compiling the network, about a minute.")
+def _compiles(network: nn.Module, forward: Callable[[Tensor], Tensor], sample: Tensor, hardware: Hardware) -> bool:
+    """Whether the compiled network `forward` runs, tried on one batch; leaves no trace on `network`."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    forward = torch.compile(network, dynamic=False)
-    sample = torch.zeros(recipe.batch_size, 3, recipe.image_size, recipe.image_size, device=hardware.device)
     try:
         with hardware.autocast():
             forward(sample).sum().backward()
@@ -250,11 +251,12 @@ def _compiled(network: nn.Module, recipe: Recipe, hardware: Hardware, reporter: 
         raise
     except Exception as error:  # whatever a compiler may fail with, training goes on without it
         print(f"Compiling failed, training goes on uncompiled: {type(error).__name__}: {error}")
-        forward = network
-    network.zero_grad()
-    for name, buffer in network.named_buffers():  # the trial must leave no trace in the running statistics
-        buffer.copy_(buffers[name])
-    return forward
+        return False
+    finally:
+        network.zero_grad()
+        for name, buffer in network.named_buffers():  # the running statistics have seen the sample
+            buffer.copy_(buffers[name])
+    return True
 
 
 class Clock:
@@ -431,7 +433,7 @@ def validate(session: Session) -> dict[str, Any]:
     transform = EvalTransform.from_recipe(recipe)
     session.state.model.eval()
     logits = []
-    for images in _same_sized_batches(photos.val_images, recipe.batch_size):
+    for images in _same_sized_batches(photos.val_images, session.batch):
         x = transform.normalize(images.to(hardware.device))
         with hardware.autocast():
             logits.append(averaged_logits(session.forward, x, recipe.mirror).float().cpu())

@@ -148,7 +148,7 @@ def test_train_watch_reload_finish_and_classify(page, app, tmp_path):
     doodles.draw("dog", 1).save(photo)
     page.locator("input[type=file]").first.set_input_files(photo)
     page.get_by_text("Evidence for").first.wait_for()
-    assert page.get_by_text(run_id).count() >= 1
+    assert page.get_by_role("combobox", name="Run", exact=True).input_value() == run_id
 
 
 def test_stop_a_run(page, app):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -111,10 +112,15 @@ def test_mistakes_get_one_sentence(arguments, status, sentence, capsys):
     assert len(printed.err.strip().splitlines()) == 1
 
 
-def test_resume_may_repeat_settings_but_not_change_them(untrained_run, capsys):
-    folder = untrained_run[0].path
-    assert main(["train", "--run", str(folder), "--resume", "--image-size", "67", "--lr", "0.5"]) == 2
+def test_resume_may_repeat_settings_but_not_change_them(untrained_run, tmp_path, capsys):
+    shutil.copy(untrained_run[0].path / "run.json", tmp_path)
+    assert main(["train", "--run", str(tmp_path), "--resume", "--image-size", "67", "--lr", "0.5"]) == 2
     assert "lr: the run was made with 0.02, not 0.5; start a new run for that." in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_trained_again(untrained_run, capsys):
+    assert main(["train", "--run", str(untrained_run[0].path), "--resume"]) == 1
+    assert "untrained is finished; start a new run to train on." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["data", "download", "birds"], ["train", "--recipe", "none"]])

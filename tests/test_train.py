@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,16 +40,16 @@ def new_run(photos: str, home, recipe: Recipe = SMALL) -> Run:
     return runs.create(recipe, photos, data.load(photos), path=home / "run")
 
 
-def child(run: Run, home, limit: int | None = None) -> subprocess.Popen:
+def child(run: Run, home, limit: int | None = None, **environment: str) -> subprocess.Popen:
     def limit_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     return subprocess.Popen(
         [sys.executable, "-m", "alexnet", "train", "--run", str(run.path), "--resume"],
         cwd=runs.PROJECT,
-        env={**os.environ, "ALEXNET_HOME": str(home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        env={**os.environ, "ALEXNET_HOME": str(home), **environment},
+        stdout=(run.path / "log.txt").open("ab"),
+        stderr=subprocess.STDOUT,
         preexec_fn=limit_files if limit else None,
     )
 
@@ -188,6 +189,28 @@ def test_the_next_run_waits_its_turn(photos, tmp_path, monkeypatch):
     first.request_stop()
     assert (process.wait(), waiting.wait()) == (0, 0)
     assert second.status().state == "stopped"
+
+
+def test_compiled(finished, photos, tmp_path, monkeypatch):
+    if not shutil.which("g++"):
+        pytest.skip("there is no C++ compiler here")
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path))
+    run = new_run(photos, tmp_path, SMALL.replace(compile="on", epochs=1))
+    assert child(run, tmp_path).wait() == 0, run.log_tail()
+    assert run.status().device == "CPU, float32, compiled"
+    # The first step has seen the same photos, weights and dropout seeds; dropout itself draws in another order.
+    first, same = run.metrics()[0], finished.metrics()[0]
+    assert first["loss"] == pytest.approx(same["loss"], rel=0.2)
+
+
+def test_where_compiling_fails_training_goes_on_without(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path))
+    run = new_run(photos, tmp_path, SMALL.replace(compile="on", epochs=1))
+    broken = {"CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    assert child(run, tmp_path, **broken).wait() == 0
+    assert run.status().state == "finished"
+    assert run.status().device == "CPU, float32"
+    assert "Compiling failed, training goes on uncompiled" in (run.path / "log.txt").read_text()
 
 
 def test_weight_decay_spares_biases_and_normalisation():
