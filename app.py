@@ -7,6 +7,8 @@ import streamlit as st
 import ui
 
 st.set_page_config(page_title="AlexNet Lab", page_icon="🐾", layout="wide")
+# Streamlit leaves room for a taller header than this menu.
+st.html("<style>[data-testid='stMainBlockContainer'] { padding-top: 4.5rem; }</style>")
 page = st.navigation(
     [  # each address is the file's name, so that a link finds its page before the first navigation, too
         st.Page("pages/classify.py", title="Classify", icon="🔍", url_path="classify", default=True),
