@@ -16,7 +16,7 @@ from alexnet.predict import load_classifier
 from alexnet.runs import Run, RunError
 
 RANK = 192  # of the two large matrices; what it costs is in the report, under `uncompressed`
-SAMPLE = 3000  # training photos whose activations decide which components are kept
+SAMPLE = 3000  # at least so many training photos, if there are, whose activations decide which components are kept
 
 
 def ship(run: Run, target: Path, progress: Callable[[str, int, int], None] | None = None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class AlexNet(nn.Module):
 
     Args:
         num_classes: outputs; 1 makes a network with one logit for binary cross-entropy.
-        normalization: `batch` after every convolution, `local_response` after the first two (section 3.5), or `none`.
+        normalization: `batch` after every convolution, `local_response` after the first two (section 3.3), or `none`.
         norm_place: on the ReLU's output, as in the paper, or on its input.
         groups: 2 splits conv2, conv4 and conv5 as the paper's two GPUs did (section 3.2).
         dropout: probability with which a unit of fc6 and fc7 is silenced in training (section 4.2).
@@ -83,7 +83,7 @@ def _normalization(conv: str, kind: Normalization, channels: int) -> dict[str, n
     if kind == "batch":
         return {name: nn.BatchNorm2d(channels)}
     if kind == "local_response" and conv in NORMALIZED_BY_LOCAL_RESPONSE:
-        # Section 3.5: k 2, n 5, alpha 1e-4. PyTorch divides alpha by n, the paper does not.
+        # Section 3.3: k 2, n 5, alpha 1e-4. PyTorch divides alpha by n, the paper does not.
         return {name: nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0)}
     return {}
 

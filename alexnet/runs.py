@@ -474,7 +474,8 @@ class Reporter:
 
     def forget_after(self, epoch: int, step: int) -> None:
         """Drop the records of what a run resumed at `step`, with `epoch` finished epochs, is about to do again."""
-        records = (r for r in Run(self.folder).metrics() if r["step"] <= step)
+        # A run that is resumed has not finished, so its test, the last thing of all, is still to come.
+        records = (r for r in Run(self.folder).metrics() if r["step"] <= step and r["split"] != "test")
         kept = [r for r in records if r.get("partial") or r["epoch"] <= epoch]
         temporary = self.folder / ".metrics.jsonl"
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")

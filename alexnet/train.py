@@ -458,8 +458,9 @@ def _finish(run: Run, session: Session) -> None:
     if split == "test":
         loss, accuracy = evaluation.metrics["loss"], evaluation.metrics["accuracy"]
         reporter.record(epoch=progress.best["epoch"], step=progress.step, split=split, loss=loss, accuracy=accuracy)
-    (run.path / "checkpoint.pt").unlink(missing_ok=True)  # three times the size of the weights, and no longer needed
     reporter.say(state="finished", message="", eta_seconds=None)
+    # Three times the size of the weights, and of no use once the run is known to have finished; never before.
+    (run.path / "checkpoint.pt").unlink(missing_ok=True)
 
 
 # -------------------------------------------------------------------------------------------------------- checkpoints
@@ -511,6 +512,6 @@ def load_checkpoint(folder: Path, state: State, recipe: Recipe) -> None:
         state.optimizer.load_state_dict(saved["optimizer"])
         state.progress = Progress(**saved["progress"])
     except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        if isinstance(error, TrainingError):
+        if isinstance(error, TrainingError | torch.OutOfMemoryError):
             raise
         raise TrainingError("The checkpoint is damaged; delete checkpoint.pt to train from the start.") from None

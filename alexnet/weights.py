@@ -2,7 +2,7 @@
 
 The small form keeps the two large fully connected matrices as a product of two thin ones, in 8 bits with a scale for each
 component, and all else in 16 bits. It opens as the full network. Which components to keep is decided by the activations
-that the matrix meets (Chen et al. 2021, "DRONE: Data-aware Low-rank Compression", section 3), not by the matrix alone: most
+that the matrix meets (Chen et al. 2021, "DRONE: Data-aware Low-rank Compression"), not by the matrix alone: most
 of a trained matrix still is its random start, which activations hardly reach.
 """
 

@@ -65,7 +65,7 @@ def test_local_response_normalisation_follows_the_paper():
     model = AlexNet(2, normalization="local_response")
     norms = [name for name, _ in model.features.named_children() if name.startswith("norm")]
     assert norms == ["norm1", "norm2"]
-    # Section 3.5 by hand: five channels with activation 3 around the one in the middle of seven.
+    # Section 3.3 by hand: five channels with activation 3 around the one in the middle of seven.
     activations = torch.full((1, 7, 1, 1), 3.0)
     expected = 3.0 / (2 + 1e-4 * 5 * 3.0**2) ** 0.75
     assert model.features.norm1(activations)[0, 3].item() == pytest.approx(expected, rel=1e-6)

@@ -438,6 +438,16 @@ def test_a_resumed_run_forgets_what_it_is_about_to_do_again():
     assert run.metrics() == []
 
 
+def test_a_run_killed_between_its_test_and_its_end_is_tested_once_in_the_records():
+    run = new_run()
+    reporter = Reporter(run, Status(state="running"))
+    epoch = [record(20), record(20, split="val")]
+    for values in [*epoch, record(20, split="test")]:
+        reporter.record(**values)
+    reporter.forget_after(1, 20)
+    assert run.metrics() == epoch
+
+
 def test_forgetting_without_metrics_makes_an_empty_file():
     run = new_run()
     Reporter(run, Status()).forget_after(0, 5)
