@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from alexnet.errors import LabError
+
+DROPOUT_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 
 
 class RecipeError(LabError, ValueError):
@@ -69,6 +72,14 @@ class Recipe:
         min=0.0,
         max=0.95,
     )
+    dropout_by_layer: str = setting(
+        "",
+        "model",
+        "Dropout of single layers where it differs, such as conv5=0.1 fc7=0.5; the others keep the share above.",
+    )
+    towers_apart: bool = setting(
+        False, "model", "Lay the two towers over two devices, as the paper did; they meet at conv3 and the full layers."
+    )
     single_logit: bool = setting(
         False, "model", "One output and binary cross-entropy instead of one output per class; for two classes only."
     )
@@ -104,6 +115,17 @@ class Recipe:
         "a random share.",
     )
 
+    cache: str = setting(
+        "auto",
+        "data",
+        "Decode each photo once and keep it on disk, or decode anew in each epoch; auto keeps them where there is room.",
+        choices=("auto", "on", "off"),
+    )
+    folds: int = setting(
+        0, "about", "Into how many parts cross-validation divides the photos; 0 without.", min=0, max=100
+    )
+    fold: int = setting(0, "about", "The part, from 1, that this run of a cross-validation tests on.", min=0, max=100)
+
     crop_scale: float = setting(
         0.35,
         "augmentation",
@@ -122,9 +144,41 @@ class Recipe:
         0.3, "augmentation", "Largest relative change of colourfulness of a training photo.", min=0.0, max=1.0
     )
 
+    pca_colour: float = setting(
+        0.0,
+        "augmentation",
+        "Standard deviation of random shifts along the principal colours of photos; the paper used 0.1.",
+        min=0.0,
+        max=1.0,
+    )
+    erasing: float = setting(
+        0.0, "augmentation", "Share of the training photos in which a random rectangle is erased.", min=0.0, max=1.0
+    )
+    mixup: float = setting(
+        0.0,
+        "augmentation",
+        "Blends training photos, and their labels, in pairs; larger blends more evenly, 0.2 is customary, 0 is off.",
+        min=0.0,
+        max=10.0,
+    )
+    cutmix: float = setting(
+        0.0,
+        "augmentation",
+        "Pastes a rectangle of one training photo into another, and mixes their labels; 1 is customary, 0 is off.",
+        min=0.0,
+        max=10.0,
+    )
+
     epochs: int = setting(14, "optimisation", "How many times the run sees every training photo.", min=1, max=10_000)
     batch_size: int = setting(
         128, "optimisation", "Photos per step; larger is steadier and needs more memory.", min=1, max=65_536
+    )
+    accumulation: int = setting(
+        1,
+        "optimisation",
+        "Parts in which a batch goes through the network; more parts need less memory and take longer.",
+        min=1,
+        max=65_536,
     )
     optimizer: str = setting(
         "sgd",
@@ -153,8 +207,12 @@ class Recipe:
     schedule: str = setting(
         "one-cycle",
         "optimisation",
-        "How the learning rate moves: up and down once, down along a cosine, in three steps of ten, or not at all.",
-        choices=("one-cycle", "cosine", "step", "constant"),
+        "How the learning rate moves: up and down once, down along a cosine, in three steps of ten, "
+        "by ten whenever validation stalls, or not at all.",
+        choices=("one-cycle", "cosine", "step", "plateau", "constant"),
+    )
+    plateau_patience: int = setting(
+        5, "optimisation", "Epochs without a lower validation loss that the plateau schedule bears.", min=1, max=1000
     )
     warmup: float = setting(
         0.2,
@@ -162,6 +220,26 @@ class Recipe:
         "Share of the run over which the learning rate rises from a 25th of its peak.",
         min=0.0,
         max=0.9,
+    )
+    clip_norm: float = setting(
+        0.0,
+        "optimisation",
+        "Longest gradient that counts in full; longer ones are cut to it; 0 is off.",
+        min=0.0,
+        max=1e6,
+    )
+    patience: int = setting(
+        0,
+        "optimisation",
+        "Epochs without a better validation accuracy after which the run ends early; 0 never does.",
+        min=0,
+        max=10_000,
+    )
+    freeze_features: bool = setting(
+        False, "optimisation", "Train the fully connected layers only; the convolutions stay as they start."
+    )
+    start_from: str = setting(
+        "", "optimisation", "Name or folder of a run whose weights this one starts from; empty starts from random ones."
     )
     label_smoothing: float = setting(
         0.1,
@@ -201,6 +279,13 @@ class Recipe:
         "runs long enough to gain.",
         choices=("auto", "on", "off"),
     )
+    processes: int = setting(
+        1,
+        "hardware",
+        "GPUs that share each batch, one process each; on a CPU more than one only costs time.",
+        min=1,
+        max=1024,
+    )
     wandb: str = setting(
         "off",
         "hardware",
@@ -215,6 +300,19 @@ class Recipe:
             raise RecipeError("resize", f"{self.resize} is smaller than image_size; use at least {self.image_size}.")
         if self.val_fraction + self.test_fraction >= 1:
             raise RecipeError("val_fraction", "with test_fraction it leaves nothing to train on; lower one of them.")
+        if self.fold > self.folds or (self.folds and not self.fold):
+            raise RecipeError("fold", f"{self.fold} is not one of the {self.folds} folds.")
+        if self.folds == 1:
+            raise RecipeError("folds", "one part leaves nothing to train on; use at least 2.")
+        if self.towers_apart and self.groups != 2:
+            raise RecipeError(
+                "towers_apart", "a network without towers cannot be laid over two devices; set groups to 2."
+            )
+        if self.towers_apart and self.processes > 1:
+            raise RecipeError("towers_apart", "the towers are one process; set processes to 1.")
+        if self.mixup and self.cutmix:
+            raise RecipeError("cutmix", "photos are either blended or cut; set mixup or cutmix to 0.")
+        dropout_of_layers(self.dropout, self.dropout_by_layer)
         if self.normalization == "none" and self.norm_place != "after_relu":
             raise RecipeError("norm_place", "there is no normalisation to place; leave it at after_relu.")
 
@@ -284,8 +382,36 @@ def parse_setting(name: str, text: str) -> Any:
         raise RecipeError(name, f"{text!r} is not {_KIND_WORDS[kind]}.") from None
 
 
-def learning_rate(recipe: Recipe, progress: float) -> float:
+def dropout_of_layers(dropout: float, by_layer: str) -> dict[str, float]:
+    """The dropout after each layer that has one: `dropout` for fc6 and fc7, and what `by_layer` names.
+
+    Args:
+        dropout: share of the units silenced, 0 to below 1.
+        by_layer: such as `conv5=0.1 fc7=0.5`; commas may separate, too.
+
+    Raises:
+        RecipeError: a layer does not exist, or a share is out of its range.
+    """
+    shares = {"fc6": dropout, "fc7": dropout}
+    for item in by_layer.replace(",", " ").split():
+        layer, _, share = item.partition("=")
+        if layer not in DROPOUT_LAYERS:
+            raise RecipeError(
+                "dropout_by_layer", f"{item!r} names no layer; use {', '.join(DROPOUT_LAYERS)}, as in fc7=0.5."
+            )
+        try:
+            shares[layer] = float(share)
+        except ValueError:
+            raise RecipeError("dropout_by_layer", f"{item!r} gives no number; write it as in fc7=0.5.") from None
+        if not 0 <= shares[layer] <= 0.95:
+            raise RecipeError("dropout_by_layer", f"{share} is out of range; use a value from 0 to 0.95.")
+    return shares
+
+
+def learning_rate(recipe: Recipe, progress: float, reductions: int = 0) -> float:
     """The learning rate when a share `progress` (0 to 1) of all steps is done.
+
+    `plateau` has been divided by ten `reductions` times so far, see `reductions_on_plateau`.
 
     `one-cycle` follows Smith and Topin 2018 (arXiv 1708.07120) in the cosine form of
     `torch.optim.lr_scheduler.OneCycleLR`, ending at zero; the others warm up along a straight line (Goyal et al. 2017,
@@ -296,10 +422,28 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
         return _cosine(recipe.lr / 25, recipe.lr, share) if recipe.schedule == "one-cycle" else _line(recipe.lr, share)
     if recipe.schedule == "constant":
         return recipe.lr
+    if recipe.schedule == "plateau":
+        return recipe.lr * 0.1**reductions
     after = (progress - recipe.warmup) / (1 - recipe.warmup)
     if recipe.schedule == "step":
         return recipe.lr * 0.1 ** min(int(after * 3), 2)
     return _cosine(recipe.lr, 0.0, after)
+
+
+def reductions_on_plateau(losses: Sequence[float], patience: int) -> int:
+    """How often the validation losses of the epochs so far have stalled for more than `patience` epochs.
+
+    The same as `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults: only a loss lower by a relative 1e-4 is
+    progress, and after each reduction the patience starts anew.
+    """
+    best, stalled, reductions = math.inf, 0, 0
+    for loss in losses:
+        stalled = stalled + 1
+        if loss < best * (1 - 1e-4):
+            best, stalled = loss, 0
+        if stalled > patience:
+            stalled, reductions = 0, reductions + 1
+    return reductions
 
 
 def _line(peak: float, share: float) -> float:
