@@ -9,10 +9,11 @@ import functools
 import gc
 import gzip
 import html
+import io
 import math
 import re
 import runpy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,18 @@ ROUTED = "routed"  # true in the session's state while app.py runs a page
 FOLDER = "folder"  # the choice of photos that are no known dataset
 MOST_STRIPS = 20  # classes of which photos are shown
 MOST_BARS = 5  # classes whose probability is shown
-SETTING_LABELS = {"lr": "Learning rate", "ema": "Weight average (EMA)", "wandb": "Weights & Biases"}
+SETTING_LABELS = {
+    "lr": "Learning rate", "accumulation": "Gradient accumulation", "schedule": "Learning-rate schedule",
+    "warmup": "Warm-up", "clip_norm": "Gradient clipping", "patience": "Early stopping", "ema": "Weight average (EMA)",
+    "pca_colour": "PCA colour", "erasing": "Random erasing", "cutmix": "CutMix", "normalization": "Normalisation",
+    "norm_place": "Place of normalisation", "groups": "Groups (towers)", "towers_apart": "Towers on two devices",
+    "val_fraction": "Validation fraction", "val_pattern": "Validation pattern", "cache": "Keep decoded photos",
+    "processes": "GPUs", "wandb": "Weights & Biases",
+}  # fmt: skip
+VALUE_LABELS = {
+    "": "Random weights", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "local_response": "local response",
+    "after_relu": "after ReLU", "before_relu": "before ReLU", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU",
+}  # fmt: skip
 
 
 def guard() -> None:
@@ -190,10 +202,11 @@ def _show_photos(name: str, chosen: data.Dataset) -> None:
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _strip(
-    name: str, _dataset: data.Dataset, label: int, count: int = 6, side: int = 120, gap: int = 12
-) -> Image.Image:
-    """Photos of one class, spread over all of them, as rounded squares side by side; `name` stands for the dataset."""
+def _strip(name: str, _dataset: data.Dataset, label: int, count: int = 6, side: int = 120, gap: int = 12) -> bytes:
+    """Photos of one class, spread over all of them, as rounded squares side by side; `name` stands for the dataset.
+
+    A PNG file, because Streamlit would write a picture as one at each run of the page, in a quarter of its time.
+    """
     photos = [photo for photo in _dataset.photos if photo.label == label]
     strip = Image.new("RGBA", (count * (side + gap) - gap, side))
     mask = Image.new("L", (side, side))
@@ -202,7 +215,9 @@ def _strip(
         with contextlib.suppress(PhotoError):  # the file went away since the dataset was read
             square = ImageOps.fit(_dataset.open(photo, at_least=side), (side, side))
             strip.paste(square, (place * (side + gap), 0), mask)
-    return strip
+    file = io.BytesIO()
+    strip.save(file, "PNG")
+    return file.getvalue()
 
 
 @contextlib.contextmanager
@@ -239,11 +254,10 @@ def label_of(setting_name: str) -> str:
 def setting(recipe: Recipe, name: str) -> Any:
     """The widget for one setting of a recipe, which starts at its value; what is entered is for `Recipe` to check."""
     field = next(f for f in dataclasses.fields(recipe) if f.name == name)
-    value, choices = getattr(recipe, name), field.metadata["choices"]
-    label = label_of(name)
+    value, label = getattr(recipe, name), label_of(name)
     common = {"key": f"{recipe.name}-{name}", "default": value, "help": field.metadata["help"]}
-    if choices:
-        return kept(st.selectbox, label, options=choices, **common)
+    if options := field.metadata["choices"] or _found_here(name, entered(recipe, name)):
+        return kept(st.selectbox, label, options=options, format_func=lambda o: VALUE_LABELS.get(o, str(o)), **common)
     if isinstance(value, bool):
         return kept(st.toggle, label, **common)
     if isinstance(value, str):
@@ -254,18 +268,32 @@ def setting(recipe: Recipe, name: str) -> Any:
     return kept(st.number_input, label, step=step, format="%g", **common)
 
 
-def fill_form(run: runs.Run) -> None:
-    """Enter the photos and the settings of a run into the widgets of `choose_photos` and `setting`.
+def entered(recipe: Recipe, name: str) -> Any:
+    """The value that the widget of `setting` has, or would have if it were drawn."""
+    key = f"{recipe.name}-{name}"
+    return st.session_state.get(key, st.session_state.get("kept", {}).get(key, getattr(recipe, name)))
+
+
+def _found_here(name: str, value: Any) -> Sequence[Any] | None:
+    """What a setting may be on this computer, and what it is already; None where that is for a person to type."""
+    if name == "processes":
+        return range(1, max(len(runs.gpus()), value) + 1)
+    if name == "start_from":
+        return list(dict.fromkeys(["", *(run.id for run in runs.list_runs() if run.has_weights), value]))
+    return None
+
+
+def fill_form(run: runs.Run, **changes: Any) -> None:
+    """Enter the photos and the settings of a run, with some changed, into `choose_photos` and the widgets of `setting`.
 
     Raises:
         alexnet.runs.RunError: the run cannot be read.
     """
     chosen, recipe = run.config["data"], run.recipe
     entries = {"dataset": chosen} if chosen in data.KNOWN else {"dataset": FOLDER, "folder": chosen}
-    if recipe.name in RECIPES:
-        entries["recipe"] = recipe.name
-        entries |= {f"{recipe.name}-{name}": value for name, value in recipe.to_dict().items()}
-    st.session_state.update(entries)
+    form = recipe.name if recipe.name in RECIPES else next(iter(RECIPES))
+    settings = {f"{form}-{name}": value for name, value in (recipe.to_dict() | changes).items()}
+    st.session_state.update({**entries, "recipe": form, **settings})
 
 
 def _spare_from_collection() -> None:

@@ -7,11 +7,12 @@ preview of augmentations runs this very code.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +22,17 @@ from alexnet.runs import MEAN, STD
 CACHE_SIDE = 256  # of the square in which training photos are kept; random crops are cut from it
 ASPECT = (3 / 4, 4 / 3)  # of a random crop's width to its height, Szegedy et al. 2014 (arXiv 1409.4842), section 6
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of red, green and blue in grey
+ERASED_AREA = (0.02, 0.33)  # of an erased rectangle as a share of the crop; this and ...
+ERASED_ASPECT = (0.3, 3.3)  # ... its height to its width are the defaults of torchvision's RandomErasing
+
+# Eigenvalues and eigenvectors (columns) of the covariance of red, green and blue, each from 0 to 1, over the pixels of
+# ImageNet, as published with fb.resnet.torch (datasets/imagenet.lua); the paper does not print its own.
+COLOUR_VARIANCES = (0.2175, 0.0188, 0.0045)
+PRINCIPAL_COLOURS = (
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +78,14 @@ def to_square(photo: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Draw:
-    """The random choices for a batch of N photos, on the CPU.
+    """The random choices for a batch of N photos; `choices[start:stop]` are those of some of them.
 
     `boxes` (N, 4): left, top, width and height of the crop as shares of the photo; `flip` (N,) bool;
     `brightness`, `contrast`, `saturation` (N,): factors around 1.
+
+    What a recipe leaves out is None: `shift` (N, 3), added to red, green and blue from 0 to 1; `erased` (N, 4), the
+    rectangle to erase, as shares of the crop; `share` (N,), what stays of a photo when it is blended with its neighbour;
+    `cut` (N, 4), the rectangle to take from the neighbour. Rectangles without area change nothing.
     """
 
     boxes: Tensor
@@ -77,10 +93,45 @@ class Draw:
     brightness: Tensor
     contrast: Tensor
     saturation: Tensor
+    shift: Tensor | None = None
+    erased: Tensor | None = None
+    share: Tensor | None = None
+    cut: Tensor | None = None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether `mix` has anything to do."""
+        return self.share is not None or self.cut is not None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, part: slice) -> Draw:
+        """The choices of consecutive photos.
+
+        Raises:
+            ValueError: the part would separate the photos of a pair that is to be mixed.
+        """
+        start, stop, _ = part.indices(len(self))
+        if self.mixes and (start % 2 or (stop % 2 and stop < len(self))):
+            raise ValueError(f"Photos {start} to {stop} would separate a pair that is mixed; cut at even numbers.")
+        return self._each(lambda tensor: tensor[start:stop])
+
+    def to(self, device: torch.device) -> Draw:
+        """The choices on `device`; a GPU does not wait for them."""
+        # So little is copied at once even from memory that is not pinned; other devices may read it too late.
+        return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Draw:
+        return Draw(**{name: None if value is None else change(value) for name, value in vars(self).items()})
 
 
 def draw(recipe: Recipe, sizes: Tensor, generator: torch.Generator) -> Draw:
-    """Choose crop, mirroring and colours for photos of `sizes` (N, 2): width and height in pixels, before squashing."""
+    """Everything that is left to chance for photos of `sizes` (N, 2): width and height in pixels, before squashing.
+
+    All of it comes from `generator`, on the CPU. A setting that is 0 draws nothing, so that it leaves the other draws
+    as they were without it.
+    """
     n = len(sizes)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -97,57 +148,150 @@ def draw(recipe: Recipe, sizes: Tensor, generator: torch.Generator) -> Draw:
         brightness=1 + recipe.brightness * uniform(-1, 1),
         contrast=1 + recipe.contrast * uniform(-1, 1),
         saturation=1 + recipe.saturation * uniform(-1, 1),
+        shift=_draw_shift(recipe.pca_colour, n, generator) if recipe.pca_colour else None,
+        erased=_draw_erased(recipe.erasing, n, generator) if recipe.erasing else None,
+        share=_for_pairs(_draw_share(recipe.mixup, n // 2, generator), n, 1.0) if recipe.mixup else None,
+        cut=_for_pairs(_draw_cut(recipe.cutmix, n // 2, generator), n, 0.0) if recipe.cutmix else None,
     )
 
 
+def _draw_shift(std: float, n: int, generator: torch.Generator) -> Tensor:
+    """Shifts along the principal colours (n, 3), Krizhevsky et al. 2012, section 4.1."""
+    multiples = torch.empty(n, 3).normal_(0, std, generator=generator)
+    return (multiples * torch.tensor(COLOUR_VARIANCES)) @ torch.tensor(PRINCIPAL_COLOURS).T
+
+
+def _draw_erased(probability: float, n: int, generator: torch.Generator) -> Tensor:
+    """Rectangles to erase (n, 4), without area where nothing is, Zhong et al. 2017 (arXiv 1708.04896), Algorithm 1."""
+    chosen, area, shape, x, y = torch.rand(5, n, generator=generator)
+    area = ERASED_AREA[0] + (ERASED_AREA[1] - ERASED_AREA[0]) * area
+    # Only shapes that fit into the photo are drawn, where the paper draws until one does.
+    low = area.clamp(min=ERASED_ASPECT[0]).log()
+    high = (1 / area).clamp(max=ERASED_ASPECT[1]).log()
+    aspect = (low + (high - low) * shape).exp()
+    width, height = (area / aspect).sqrt(), (area * aspect).sqrt()
+    boxes = torch.stack([(1 - width) * x, (1 - height) * y, width, height], dim=1)
+    return boxes * (chosen < probability)[:, None]
+
+
+def _draw_share(alpha: float, n: int, generator: torch.Generator) -> Tensor:
+    """Numbers (n,) from 0 to 1 after Beta(alpha, alpha)."""
+    # Numpy's: torch's takes no generator, and as a ratio of gammas it is 0 / 0 for a small alpha.
+    seed = torch.randint(2**63 - 1, (), generator=generator).item()
+    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, n)).float()
+
+
+def _draw_cut(alpha: float, n: int, generator: torch.Generator) -> Tensor:
+    """Rectangles to exchange (n, 4), cut off at the photo's edges, Yun et al. 2019 (arXiv 1905.04899), section 3.1."""
+    side = (1 - _draw_share(alpha, n, generator)).sqrt()[:, None]
+    centre = torch.rand(n, 2, generator=generator)
+    start, stop = (centre - side / 2).clamp(min=0), (centre + side / 2).clamp(max=1)
+    return torch.cat([start, stop - start], dim=1)
+
+
+def _for_pairs(values: Tensor, n: int, alone: float) -> Tensor:
+    """One value of `values` for both photos of a pair, and `alone` for an odd last one: (n, ...)."""
+    return torch.cat([values.repeat_interleave(2, dim=0), values.new_full((n % 2, *values.shape[1:]), alone)])
+
+
 def augment(images: Tensor, choices: Draw, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Apply `choices` to a batch.
+    """Apply `choices` to each photo of a batch: crop, mirroring, colours, erasing; `mix` does the rest.
+
+    No shape and no branch depends on the choices' values, so that `torch.compile(augment, dynamic=False)` compiles it
+    once for a shape.
 
     Args:
         images: `(N, 3, S, S)` uint8, squashed photos, on the device that trains.
         choices: one for each photo.
         size: side of the result in pixels.
-        dtype: of the resampling; bfloat16 is faster where the hardware has it and exact to about one grey level.
+        dtype: of the resampling and the result; bfloat16 is faster where the hardware has it and exact to about one
+            grey level.
 
     Returns:
-        `(N, 3, size, size)` float32, normalised like the evaluation transform's.
+        `(N, 3, size, size)` of `dtype`, normalised like the evaluation transform's.
     """
-    device, side = images.device, images.shape[-1]
-    boxes = choices.boxes.to(device) * side
-    columns = _resampling(boxes[:, 0], boxes[:, 2], side, size)
-    columns = torch.where(choices.flip.to(device)[:, None, None], columns.flip(1), columns)
-    rows = _resampling(boxes[:, 1], boxes[:, 3], side, size)
+    choices, side = choices.to(images.device), images.shape[-1]
+    left, top, width, height = (choices.boxes * side).unbind(1)
+    columns = _resampling(left, width, side, size, choices.flip).to(dtype).transpose(1, 2)
+    rows = _resampling(top, height, side, size, torch.zeros_like(choices.flip)).to(dtype)
     # Scaling is separable: one matrix product over the columns and one over the rows crop, scale, filter and mirror.
-    narrow = torch.bmm(images.to(dtype).flatten(1, 2), columns.to(dtype).transpose(1, 2))
-    crops = torch.matmul(rows.to(dtype)[:, None], narrow.unflatten(1, (3, side)))
-    return _recolour(crops.float() / 255, choices)
+    # A colour at a time, the matrices need not be repeated, and what lies between stays small enough to be reused.
+    planes = [torch.bmm(rows, torch.bmm(images[:, k].to(dtype), columns)) for k in range(3)]
+    result = _recolour(planes, choices, dtype)
+    if choices.erased is not None:
+        result = result.masked_fill(_inside(choices.erased, size), 0)  # the mean colour
+    return result
 
 
-def _resampling(start: Tensor, length: Tensor, source: int, target: int) -> Tensor:
+def _resampling(start: Tensor, length: Tensor, source: int, target: int, mirrored: Tensor) -> Tensor:
     """Matrices (N, target, source) that resample `length` pixels from `start` on with an antialiasing triangle filter.
 
-    The same weights as Pillow's `resize(..., BILINEAR, box=...)`.
+    The same weights as Pillow's `resize(..., BILINEAR, box=...)`, in reverse order where `mirrored`.
     """
     scale = (length / target)[:, None]
-    centres = start[:, None] + (torch.arange(target, device=start.device) + 0.5) * scale
+    places = torch.arange(target, device=start.device) + 0.5
+    centres = start[:, None] + torch.where(mirrored[:, None], target - places, places) * scale
     distance = torch.arange(source, device=start.device) + 0.5 - centres[:, :, None]
     weights = (1 - distance.abs() / scale.clamp(min=1)[:, :, None]).clamp(min=0)
     return weights / weights.sum(dim=2, keepdim=True)
 
 
-def _recolour(images: Tensor, choices: Draw) -> Tensor:
-    """Brightness, contrast and saturation in this order, then normalisation: one 3 x 4 matrix for each photo."""
-    device = images.device
-    luma, mean, std = (torch.tensor(v, device=device) for v in (LUMA, MEAN, STD))
+def _recolour(planes: Sequence[Tensor], choices: Draw, dtype: torch.dtype) -> Tensor:
+    """Brightness, contrast, saturation and shift in this order, then normalisation.
+
+    Red, green and blue, each (N, H, W) from 0 to 255, become (N, 3, H, W) of `dtype`; in between it is float32.
+    """
     brightness, contrast, saturation = (
-        v.to(device) for v in (choices.brightness, choices.contrast, choices.saturation)
+        v[:, None, None] for v in (choices.brightness, choices.contrast, choices.saturation)
     )
-    grey = brightness * (images.mean(dim=(2, 3)) @ luma)  # contrast pulls towards the photo's own mean grey
-    towards_grey = (1 - saturation)[:, None, None] * luma.expand(3, 3)
-    matrix = (brightness * contrast)[:, None, None] * (
-        saturation[:, None, None] * torch.eye(3, device=device) + towards_grey
-    )
-    offset = ((1 - contrast) * grey)[:, None]
-    pixels = torch.baddbmm(((offset - mean) / std)[:, :, None], matrix / std[:, None], images.flatten(2))
-    low, high = ((value - mean) / std for value in (0.0, 1.0))
-    return pixels.clamp_(low[:, None], high[:, None]).view_as(images)
+    grey = sum(weight * plane.float() for weight, plane in zip(LUMA, planes, strict=True)) * (brightness / 255)
+    # Contrast pulls towards the photo's own mean grey, saturation away from each pixel's grey.
+    shared = (1 - contrast) * grey.mean(dim=(1, 2), keepdim=True) + contrast * (1 - saturation) * grey
+    factor = brightness * contrast * saturation / 255
+    colours = []
+    for k, plane in enumerate(planes):
+        colour = torch.addcmul(shared, factor, plane.float())
+        if choices.shift is not None:
+            colour += choices.shift[:, k, None, None]
+        colours.append(colour.clamp_(0, 1).sub_(MEAN[k]).div_(STD[k]).to(dtype))
+    return torch.stack(colours, dim=1)
+
+
+def _inside(boxes: Tensor, size: int) -> Tensor:
+    """Which pixels' centres lie within `boxes` (N, 4), shares of a side of `size` pixels: (N, 1, size, size) bool."""
+    centres = (torch.arange(size, device=boxes.device) + 0.5) / size
+    left, top, width, height = boxes[:, :, None].unbind(1)
+    across, down = (centres >= left) & (centres < left + width), (centres >= top) & (centres < top + height)
+    return (down[:, :, None] & across[:, None, :])[:, None]
+
+
+def mix(images: Tensor, labels: Tensor, classes: int, choices: Draw) -> tuple[Tensor, Tensor]:
+    """Mix each photo with its neighbour in the batch, (0, 1), (2, 3) and so on; an odd last one stays as it is.
+
+    mixup (Zhang et al. 2017, arXiv 1710.09412) blends the two photos, CutMix (Yun et al. 2019, arXiv 1905.04899)
+    exchanges a rectangle. Both photos of a pair keep the same share of themselves, so that no photo counts for more
+    than another. For CutMix it is the share of the pixels that were really kept.
+
+    Args:
+        images: `(N, 3, size, size)`, as `augment` returns them.
+        labels: `(N,)` int64 on the same device.
+        classes: how many there are.
+        choices: those that `augment` was given.
+
+    Returns:
+        The photos, and `(N, classes)` float32 with the probability of each class, as `cross_entropy` takes them.
+    """
+    choices, n = choices.to(images.device), len(images)
+    neighbour = torch.arange(n, device=images.device).bitwise_xor(1).clamp(max=n - 1)
+    targets = F.one_hot(labels, classes).float()
+    share = torch.ones(n, device=images.device)
+    if choices.share is not None:
+        share = choices.share
+        weight = share[:, None, None, None]
+        images = (weight * images + (1 - weight) * images[neighbour]).to(images.dtype)
+    if choices.cut is not None:
+        taken = _inside(choices.cut, images.shape[-1])
+        images = torch.where(taken, images[neighbour], images)
+        share = 1 - taken.float().mean(dim=(1, 2, 3))
+    share = share[:, None]
+    return images, share * targets + (1 - share) * targets[neighbour]

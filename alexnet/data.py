@@ -7,16 +7,19 @@ Kaggle has them (`cat.0.jpg`); or `train/`, `val/` and `test/` holding either.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import json
 import os
 import re
 import shutil
-from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -25,7 +28,7 @@ from PIL import Image
 
 from alexnet import doodles, downloads, runs
 from alexnet.errors import LabError
-from alexnet.images import MAX_BYTES, PHOTO_SUFFIXES, PhotoError, open_photo
+from alexnet.images import MAX_BYTES, PHOTO_SUFFIXES, PhotoError, check_photo, open_photo
 from alexnet.recipes import Recipe
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
@@ -51,6 +54,10 @@ CACHE_FORMAT = 1
 
 class DataError(LabError, ValueError):
     """A dataset that cannot be used; its text is one sentence that says what to do."""
+
+
+class NoRoom(DataError):
+    """The disk lacks room for a cache of photos; without one, they have to be decoded in each epoch."""
 
 
 @dataclass(frozen=True)
@@ -329,7 +336,7 @@ def _check_one(path: Path) -> _Check:
         if path.stat().st_size > MAX_BYTES:
             return _Check(reason=f"larger than {MAX_BYTES // 10**6} MB")
         content = path.read_bytes()
-        width, height = open_photo(content).size
+        width, height = check_photo(content)
     except PhotoError:
         return _Check(reason="unreadable")
     except OSError:
@@ -389,42 +396,75 @@ def check_trainable(dataset: Dataset) -> None:
             raise DataError(f"The class {name} of {dataset.name} has one photo only; give each class at least two.")
 
 
-def split(
-    dataset: Dataset, val_fraction: float, test_fraction: float, val_pattern: str = "", seed: int = 0
-) -> dict[str, list[Photo]]:
-    """Divide the photos into `train`, `val` and `test`.
+def split(dataset: Dataset, recipe: Recipe) -> dict[str, list[Photo]]:
+    """Divide the photos into `train`, `val` and `test`, as `recipe` asks.
 
     The splits that folders give stand. Otherwise a photo's place follows from the seed and its content alone, class by
     class, so that it keeps its split when others are added; only a class so small that a split would miss it is
     evened out.
 
+    In a cross-validation the test split is the recipe's fold, whatever folders its photos lie in: over all folds each
+    photo is tested once. Of the others, `val_fraction` validates.
+
     Raises:
-        DataError: nothing is left to train on or to validate with.
+        DataError: nothing is left to train on or to validate with, or a class has fewer photos than there are folds.
     """
-    given = {photo.split for photo in dataset.photos}
-    parts: dict[str, list[Photo]] = {"train": [], "val": [], "test": []}
+    classes = _by_class(dataset)
+    place = _fold(dataset, classes, recipe) if recipe.folds else _given_splits(dataset)
     # A layout that brings held-out photos has decided; only a validation split, without which nothing works, is added.
-    if val_pattern or "val" in given:
-        val_fraction = 0.0
-    if given & {"val", "test"}:
-        test_fraction = 0.0
-    for label in range(len(dataset.classes)):
-        free = []
-        for photo in (p for p in dataset.photos if p.label == label):
-            if photo.split in ("val", "test"):
-                parts[photo.split].append(photo)
-            elif val_pattern and fnmatch.fnmatch(PurePosixPath(photo.path).name, val_pattern):
-                parts["val"].append(photo)
-            else:
-                free.append(photo)
-        for name, photos in _divide(free, val_fraction, test_fraction, seed).items():
-            parts[name] += photos
+    test_fraction = 0.0 if place else recipe.test_fraction
+    val_fraction = 0.0 if recipe.val_pattern or "val" in place.values() else recipe.val_fraction
+    if recipe.val_pattern:
+        place = _matching(dataset, recipe.val_pattern) | place
+    # Each fold validates with other photos, or some would never be trained on.
+    salt = f"{recipe.seed}/{recipe.fold}" if recipe.folds else f"{recipe.seed}"
+    parts: dict[str, list[Photo]] = {"train": [], "val": [], "test": []}
+    for photos in classes:
+        for photo in photos:
+            if photo.path in place:
+                parts[place[photo.path]].append(photo)
+        free = [photo for photo in photos if photo.path not in place]
+        for name, members in _divide(free, val_fraction, test_fraction, salt).items():
+            parts[name] += members
     if not parts["train"] or not parts["val"]:
         missing = "train on" if not parts["train"] else "validate with"
         raise DataError(
             f"The split leaves no photo of {dataset.name} to {missing}; change val_fraction or val_pattern."
         )
     return parts
+
+
+def _by_class(dataset: Dataset) -> list[list[Photo]]:
+    classes: list[list[Photo]] = [[] for _ in dataset.classes]
+    for photo in dataset.photos:
+        classes[photo.label].append(photo)
+    return classes
+
+
+def _given_splits(dataset: Dataset) -> dict[str, str]:
+    """What folders hold out: path -> `val` or `test`."""
+    return {photo.path: photo.split for photo in dataset.photos if photo.split in ("val", "test")}
+
+
+def _matching(dataset: Dataset, pattern: str) -> dict[str, str]:
+    names = {photo.path: PurePosixPath(photo.path).name for photo in dataset.photos}
+    return {path: "val" for path, name in names.items() if fnmatch.fnmatch(name, pattern)}
+
+
+def _fold(dataset: Dataset, classes: Sequence[Sequence[Photo]], recipe: Recipe) -> dict[str, str]:
+    """The photos of the recipe's fold: path -> `test`.
+
+    Dealt round like cards, one class after the other and each in the order of a hash, so that folds differ by one photo
+    at most, within a class and in all.
+    """
+    for name, photos in zip(dataset.classes, classes, strict=True):
+        if len(photos) < recipe.folds:
+            raise DataError(
+                f"The class {name} of {dataset.name} has {len(photos)} photos, too few for {recipe.folds} folds; "
+                "use fewer folds or more photos."
+            )
+    dealt = [photo for photos in classes for _, photo in _ranked(photos, f"{recipe.seed}")]
+    return {photo.path: "test" for photo in dealt[recipe.fold - 1 :: recipe.folds]}
 
 
 def split_of(dataset: Dataset, recipe: Recipe, name: str) -> list[Photo]:
@@ -435,29 +475,35 @@ def split_of(dataset: Dataset, recipe: Recipe, name: str) -> list[Photo]:
     """
     if name == "all":
         return list(dataset.photos)
-    photos = split(dataset, recipe.val_fraction, recipe.test_fraction, recipe.val_pattern, recipe.seed)[name]
+    photos = split(dataset, recipe)[name]
     if not photos:
         raise DataError(f"The run keeps no photo of {dataset.name} for the {name} split; choose another split.")
     return photos
 
 
-def _divide(photos: Sequence[Photo], val_fraction: float, test_fraction: float, seed: int) -> dict[str, list[Photo]]:
-    """Thresholds on a hash of seed and content; then one photo is moved where a wanted split would stay empty."""
-    place = {photo.path: _unit_interval(f"{seed}/{photo.digest}") for photo in photos}
-    ranked = sorted(photos, key=lambda photo: place[photo.path])
-    tests = sum(place[photo.path] < test_fraction for photo in ranked)
-    vals = sum(place[photo.path] < test_fraction + val_fraction for photo in ranked) - tests
+def _divide(photos: Sequence[Photo], val_fraction: float, test_fraction: float, salt: str) -> dict[str, list[Photo]]:
+    """Thresholds on a hash of salt and content; then one photo is moved where a wanted split would stay empty."""
+    ranked = _ranked(photos, salt)
+    tests = sum(rank < test_fraction for rank, _ in ranked)
+    vals = sum(rank < test_fraction + val_fraction for rank, _ in ranked) - tests
     if val_fraction and not vals and len(ranked) > 1:
         vals = 1
     if test_fraction and not tests and len(ranked) > 2:
         tests = 1
     held_out = min(tests + vals, max(len(ranked) - 1, 0))
     tests = min(tests, max(held_out - (val_fraction > 0), 0))
-    return {"test": ranked[:tests], "val": ranked[tests:held_out], "train": ranked[held_out:]}
+    ordered = [photo for _, photo in ranked]
+    return {"test": ordered[:tests], "val": ordered[tests:held_out], "train": ordered[held_out:]}
 
 
-def _unit_interval(text: str) -> float:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
+def _ranked(photos: Sequence[Photo], salt: str) -> list[tuple[float, Photo]]:
+    """The photos in the order of a hash of salt and content, which lies in [0, 1)."""
+
+    def rank(photo: Photo) -> float:
+        hashed = blake2b(f"{salt}/{photo.digest}".encode(), digest_size=8).digest()
+        return int.from_bytes(hashed) / 2**64
+
+    return sorted(((rank(photo), photo) for photo in photos), key=itemgetter(0))
 
 
 def cached(
@@ -483,7 +529,8 @@ def cached(
         at_least: photos may be decoded smaller, which is faster, as long as their shorter side stays this long.
 
     Raises:
-        DataError: a photo can no longer be read, or the disk lacks room.
+        NoRoom: the disk lacks room; what was written of the cache is gone again.
+        DataError: a photo can no longer be read, or nothing can be written.
     """
     shape = (len(photos), 3, side, side)
     key = digest("\n".join([f"{CACHE_FORMAT} {recipe} {side}", *(photo.digest for photo in photos)]).encode())
@@ -498,27 +545,56 @@ def cached(
                 leftover.unlink()
             if _open_cache(path, shape) is None:  # another process may have built it meanwhile
                 _require_room(path.parent, int(np.prod(shape)))
-                _build(path, shape, lambda photo: make(dataset.open(photo, at_least)), photos, progress)
+                _build(path, shape, lambda photo: planes(make(dataset.open(photo, at_least))), photos, progress)
     except OSError as error:
         raise _cannot_write(error) from None
     return np.load(path, mmap_mode="r")
 
 
+def planes(photo: Image.Image) -> np.ndarray:
+    """An RGB picture as a uint8 array `(3, H, W)`."""
+    bands = b"".join(photo.tobytes("raw", band) for band in "RGB")  # five times as fast as a transposed copy
+    return np.frombuffer(bands, np.uint8).reshape(3, photo.height, photo.width)
+
+
 def _build(
     path: Path,
     shape: tuple[int, ...],
-    read: Callable[[Photo], Image.Image],
+    read: Callable[[Photo], np.ndarray],
     photos: Sequence[Photo],
     progress: Progress | None,
 ) -> None:
     temporary = path.with_name(f".{path.name}")
     try:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        _fill(array, read, photos, progress)
-        array.flush()
+        # Written from start to end: on a full disk that is an error, where a memory map would kill the process.
+        with temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            try:
+                for done, array in enumerate(_map_ahead(pool, read, photos), 1):
+                    file.write(array)
+                    if progress and (done % 50 == 0 or done == len(photos)):
+                        progress("Preparing photos", done, len(photos))
+            except PhotoError as error:
+                raise DataError(f"A photo changed while the dataset was read: {error}") from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave a file of the right size without its content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _map_ahead(
+    pool: ThreadPoolExecutor, read: Callable[[Photo], np.ndarray], photos: Iterable[Photo]
+) -> Iterator[np.ndarray]:
+    """`pool.map` that keeps a few results ahead of what is taken, not all: they may exceed the memory."""
+    rest = iter(photos)
+    pending = deque(pool.submit(read, photo) for photo in islice(rest, 8 * (os.cpu_count() or 1)))
+    while pending:
+        yield pending.popleft().result()
+        pending.extend(pool.submit(read, photo) for photo in islice(rest, 1))
 
 
 def _open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -530,35 +606,20 @@ def _open_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _cannot_write(error: OSError) -> DataError:
-    return DataError(
-        f"The cache of photos cannot be written: {error.strerror}; free some space or set ALEXNET_HOME to another folder."
+    kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else DataError
+    return kind(
+        f"The cache of photos cannot be written: {error.strerror}; free some space, set ALEXNET_HOME to another folder "
+        "or set cache to off."
     )
 
 
 def _require_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed * 1.05:
-        raise DataError(
-            f"The cache of photos needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; "
-            f"free some space or set ALEXNET_HOME to a folder on a larger disk."
+        raise NoRoom(
+            f"The cache of photos needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free; free some space, "
+            "set ALEXNET_HOME to a folder on a larger disk or set cache to off."
         )
-
-
-def _fill(
-    array: np.ndarray, read: Callable[[Photo], Image.Image], photos: Sequence[Photo], progress: Progress | None
-) -> None:
-    def put(index: int) -> None:
-        array[index] = np.asarray(read(photos[index])).transpose(2, 0, 1)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for done, _ in enumerate(pool.map(put, range(len(photos))), 1):
-                if progress and (done % 50 == 0 or done == len(photos)):
-                    progress("Preparing photos", done, len(photos))
-        except PhotoError as error:
-            raise DataError(f"A photo changed while the dataset was read: {error}") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def digest(content: bytes) -> str:

@@ -52,17 +52,21 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, A
     """
     n = len(classes)
     confusion = torch.bincount(labels * n + logits.argmax(dim=1), minlength=n * n).view(n, n)
-    totals, right = confusion.sum(dim=1).tolist(), confusion.diagonal().tolist()
     return {
-        "accuracy": sum(right) / len(labels),
+        "accuracy": confusion.trace().item() / len(labels),
         "loss": F.cross_entropy(logits.double(), labels).item(),
         "count": len(labels),
         "classes": list(classes),
         "confusion": confusion.tolist(),
-        "per_class": {
-            name: {"count": total, "accuracy": hits / total if total else None}
-            for name, total, hits in zip(classes, totals, right, strict=True)
-        },
+        "per_class": by_class(confusion.tolist(), classes),
+    }
+
+
+def by_class(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The `per_class` of `score`, from its `confusion`."""
+    counts = {name: (row[index], sum(row)) for index, (name, row) in enumerate(zip(classes, confusion, strict=True))}
+    return {
+        name: {"count": total, "accuracy": right / total if total else None} for name, (right, total) in counts.items()
     }
 
 

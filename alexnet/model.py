@@ -7,14 +7,14 @@ activation once and unchanged.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from alexnet.recipes import Recipe
+from alexnet.recipes import Recipe, dropout_of_layers
 
 Normalization = Literal["batch", "local_response", "none"]
 NormPlace = Literal["after_relu", "before_relu"]
@@ -29,8 +29,10 @@ class AlexNet(nn.Module):
         num_classes: outputs; 1 makes a network with one logit for binary cross-entropy.
         normalization: `batch` after every convolution, `local_response` after the first two (section 3.3), or `none`.
         norm_place: on the ReLU's output, as in the paper, or on its input.
-        groups: 2 splits conv2, conv4 and conv5 as the paper's two GPUs did (section 3.2).
-        dropout: probability with which a unit of fc6 and fc7 is silenced in training (section 4.2).
+        groups: 2 splits conv2, conv4, conv5 and local response normalisation as the paper's two GPUs did (section 3.2).
+        dropout: probability with which a unit is silenced in training: that of fc6 and fc7 (section 4.2), or that of
+            each layer which a mapping such as `{"conv5": 0.1, "fc6": 0.5}` names. A convolution's comes last, after
+            its pooling.
     """
 
     def __init__(
@@ -39,19 +41,22 @@ class AlexNet(nn.Module):
         normalization: Normalization = "batch",
         norm_place: NormPlace = "after_relu",
         groups: int = 1,
-        dropout: float = 0.5,
+        dropout: float | Mapping[str, float] = 0.5,
     ) -> None:
         super().__init__()
+        shares = dropout if isinstance(dropout, Mapping) else {"fc6": dropout, "fc7": dropout}
         layers: OrderedDict[str, nn.Module] = OrderedDict()
 
         def convolution(name: str, conv: nn.Conv2d, pool: bool = False) -> None:
-            norm = _normalization(name, normalization, conv.out_channels)
+            norm = _normalization(name, normalization, conv.out_channels, groups)
             relu = {name.replace("conv", "relu"): nn.ReLU()}
             layers[name] = conv
             layers.update(relu | norm if norm_place == "after_relu" else norm | relu)
             if pool:
                 # 3x3 windows two apart overlap, which section 3.4 found to resist overfitting.
                 layers[name.replace("conv", "pool")] = nn.MaxPool2d(kernel_size=3, stride=2)
+            if share := shares.get(name):
+                layers[name.replace("conv", "drop")] = nn.Dropout(share)
 
         convolution("conv1", nn.Conv2d(3, 96, kernel_size=11, stride=4), pool=True)
         convolution("conv2", nn.Conv2d(96, 256, kernel_size=5, padding=2, groups=groups), pool=True)
@@ -64,10 +69,10 @@ class AlexNet(nn.Module):
             OrderedDict(
                 fc6=nn.Linear(256 * 6 * 6, 4096),
                 relu6=nn.ReLU(),
-                drop6=nn.Dropout(dropout),
+                drop6=nn.Dropout(shares.get("fc6", 0.0)),
                 fc7=nn.Linear(4096, 4096),
                 relu7=nn.ReLU(),
-                drop7=nn.Dropout(dropout),
+                drop7=nn.Dropout(shares.get("fc7", 0.0)),
                 fc8=nn.Linear(4096, num_classes),
             )
         )
@@ -77,14 +82,32 @@ class AlexNet(nn.Module):
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
-def _normalization(conv: str, kind: Normalization, channels: int) -> dict[str, nn.Module]:
+class GroupedLocalResponseNorm(nn.LocalResponseNorm):
+    """Local response normalisation in which a map's neighbours are those of its own group (section 3.3).
+
+    On the paper's two GPUs no other were at hand: they exchange maps before conv3 and the fully connected layers only
+    (section 3.2).
+    """
+
+    def __init__(self, groups: int, size: int, alpha: float, beta: float, k: float) -> None:
+        super().__init__(size, alpha, beta, k)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, C, H, W)` to the same shape; C is a multiple of the groups."""
+        groups = x.unflatten(1, (self.groups, -1)).flatten(0, 1)
+        return super().forward(groups).reshape(x.shape)
+
+
+def _normalization(conv: str, kind: Normalization, channels: int, groups: int) -> dict[str, nn.Module]:
     """The normalisation layer that belongs to the convolution named `conv`, if it has one."""
     name = conv.replace("conv", "norm")
     if kind == "batch":
         return {name: nn.BatchNorm2d(channels)}
     if kind == "local_response" and conv in NORMALIZED_BY_LOCAL_RESPONSE:
         # Section 3.3: k 2, n 5, alpha 1e-4. PyTorch divides alpha by n, the paper does not.
-        return {name: nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0)}
+        paper = {"size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2.0}
+        return {name: nn.LocalResponseNorm(**paper) if groups == 1 else GroupedLocalResponseNorm(groups, **paper)}
     return {}
 
 
@@ -95,7 +118,7 @@ def from_recipe(recipe: Recipe, num_classes: int) -> AlexNet:
         normalization=recipe.normalization,
         norm_place=recipe.norm_place,
         groups=recipe.groups,
-        dropout=recipe.dropout,
+        dropout=dropout_of_layers(recipe.dropout, recipe.dropout_by_layer),
     )
 
 

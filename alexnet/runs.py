@@ -1,13 +1,14 @@
 """The run folder: everything that a run is, on disk, readable without torch.
 
-A run is a folder with `run.json`; `weights/` holds finished runs that were chosen to ship, in the same shape. The
-trainer is a process of its own, so a run outlives the page that started it. Readers take missing files and a torn
-last line of `metrics.jsonl` in their stride.
+A run is a folder with `run.json`; `weights/` holds finished runs that were chosen to ship, in the same shape. A folder
+with `folds.json` is a cross-validation, whose runs are the folders in it. The trainer is a process of its own, so a run
+outlives the page that started it. Readers take missing files and a torn last line of `metrics.jsonl` in their stride.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -29,7 +30,9 @@ from alexnet.recipes import Recipe, RecipeError
 PROJECT = Path(__file__).resolve().parent.parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]; the field's customary constants
 START_SECONDS = 30.0  # a child that holds no lock after this long has died on its way up
+SMI_SECONDS = 5.0  # that the GPU's driver may take to answer
 STATUS_SECONDS = 0.5  # between two writes of a trainer's status
+FOLDS_FILE = "folds.json"  # makes a folder a cross-validation, see alexnet.folds
 UNFINISHED = ("queued", "starting", "running")
 STATES = (*UNFINISHED, "finished", "stopped", "failed", "lost")
 
@@ -93,13 +96,18 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The folder's name, by which the run is known."""
-        return self.path.name
+        """The folder's name, by which the run is known; for a fold after that of its cross-validation: `pets/fold-1`."""
+        return f"{self.path.parent.name}/{self.path.name}" if self.is_fold else self.path.name
+
+    @property
+    def is_fold(self) -> bool:
+        """Whether the run belongs to a cross-validation."""
+        return os.path.exists(self.path.parent / FOLDS_FILE)  # Path.exists raises where a folder may not be entered
 
     @property
     def shipped(self) -> bool:
         """Whether the run came with the project."""
-        return self.path.parent == weights_dir()
+        return self.path.is_relative_to(weights_dir())
 
     @property
     def config(self) -> dict[str, Any]:
@@ -201,7 +209,7 @@ class Run:
         launch(self)
 
 
-def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None, parent: str | None = None) -> Run:
+def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None) -> Run:
     """Make a run folder with its `run.json`; nothing trains yet.
 
     Args:
@@ -209,15 +217,12 @@ def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None,
         data: the name of a dataset, or a folder, as a person gave it.
         dataset: the `alexnet.data.Dataset` that `data` led to.
         path: the folder to make; by default a new one under `runs/`.
-        parent: the run that this one goes on from.
 
     Raises:
-        RunError: the recipe does not fit the dataset, or the folder cannot be made or holds a run already.
+        RunError: the recipe does not fit the dataset, the run to start from is gone or has no weights, or the folder
+            cannot be made or holds a run already.
     """
-    if recipe.single_logit and len(dataset.classes) != 2:
-        raise RunError(
-            f"{dataset.name} has {len(dataset.classes)} classes and one logit tells only two apart; turn single_logit off."
-        )
+    recipe = fitted(recipe, dataset)
     config = {
         "format": 1,
         "recipe": recipe.to_dict(),
@@ -230,32 +235,58 @@ def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None,
         "seed": recipe.seed,
         "versions": {name: metadata.version(name) for name in ("torch", "numpy", "pillow")},
         "python": sys.version.split()[0],
-        "parent": parent,
+        "parent": recipe.start_from or None,
         "created": time.time(),
     }
+    return Run(make_folder(path, recipe.name, "run.json", config))
+
+
+def fitted(recipe: Recipe, dataset: Any) -> Recipe:
+    """`recipe` with the run that it starts from by the name under which that is found from anywhere.
+
+    Raises:
+        RunError: it does not fit the `alexnet.data.Dataset`, or the run to start from is gone or has no weights.
+    """
+    if recipe.single_logit and len(dataset.classes) != 2:
+        raise RunError(
+            f"{dataset.name} has {len(dataset.classes)} classes and one logit tells only two apart; turn single_logit off."
+        )
+    return recipe.replace(start_from=_parent(recipe.start_from)) if recipe.start_from else recipe
+
+
+def _parent(name: str) -> str:
+    """The run of this name or in this folder, which has weights, by the name under which it is found from anywhere."""
+    run = find(name)
+    if not run.has_weights:
+        raise RunError(f"{run.id} has no weights to start from; let it finish an epoch first.")
+    return run.id if run.path.is_relative_to(runs_dir()) or run.shipped else str(run.path)
+
+
+def make_folder(path: Path | None, name: str, file: str, config: dict[str, Any]) -> Path:
+    """Make the folder `path`, or a new one under `runs/` named by the time and `name`, with `config` in its `file`.
+
+    Raises:
+        RunError: it cannot be made, or holds a run already.
+    """
     try:
-        folder = _claim(path, recipe.name)
-        _write_config(folder, config)
+        folder = _claim(path, name)
+        try:
+            write_json(folder / file, config)
+        except OSError:
+            with contextlib.suppress(OSError):  # it holds something else
+                folder.rmdir()
+            raise
     except OSError as error:
         raise RunError(
             f"The run folder cannot be written: {error.strerror}; free some space or choose another place."
         ) from None
-    return Run(folder)
-
-
-def _write_config(folder: Path, config: dict[str, Any]) -> None:
-    try:
-        write_json(folder / "run.json", config)
-    except OSError:
-        with contextlib.suppress(OSError):  # it holds something else
-            folder.rmdir()
-        raise
+    return folder
 
 
 def _claim(path: Path | None, name: str) -> Path:
     """A folder that is nobody else's: `path`, or a new one named by the time; two tabs never get the same."""
     if path is not None:
-        if (path / "run.json").exists():
+        if any((path / file).exists() for file in ("run.json", FOLDS_FILE)):
             raise RunError(f"{path.name} holds a run already; resume it or choose another folder.")
         path.mkdir(parents=True, exist_ok=True)
         return path.resolve()
@@ -285,6 +316,7 @@ def launch(run: Run) -> None:
         raise RunError(f"{run.id} is training already.")
     if status.state == "finished":  # it has no checkpoint any more and would start from nothing
         raise RunError(f"{run.id} has finished; make a new run to train again.")
+    command = trainer(run)
     _children[:] = [child for child in _children if child.poll() is None]
     try:
         (run.path / "stop").unlink(missing_ok=True)
@@ -292,7 +324,7 @@ def launch(run: Run) -> None:
         with (run.path / "log.txt").open("ab") as log:
             _children.append(
                 subprocess.Popen(
-                    [sys.executable, "-u", "-m", "alexnet", "train", "--run", str(run.path), "--resume"],
+                    command,
                     cwd=PROJECT,
                     env={**os.environ, "ALEXNET_HOME": str(home())},  # may be relative to this process's folder
                     stdin=subprocess.DEVNULL,
@@ -303,6 +335,25 @@ def launch(run: Run) -> None:
             )
     except OSError as error:
         raise RunError(f"The trainer cannot be started: {error.strerror}.") from None
+
+
+def trainer(run: Run) -> list[str]:
+    """The command that trains `run`: where it wants several processes, by way of `torchrun`."""
+    command = ["-m", "alexnet", "train", "--run-dir", str(run.path), "--resume"]
+    if (processes := run.recipe.processes) > 1:
+        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command]
+    return [sys.executable, "-u", *command]
+
+
+@functools.cache
+def gpus() -> list[str]:
+    """The names of the NVIDIA GPUs here, as their driver tells without torch; none where it does not answer."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SMI_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return answer.stdout.splitlines() if answer.returncode == 0 else []
 
 
 def find(name: str | Path) -> Run:
@@ -317,6 +368,8 @@ def find(name: str | Path) -> Run:
             run = Run(place.resolve())
             run.recipe  # noqa: B018 - reading it is the check
             return run
+    if any(os.path.isfile(place / FOLDS_FILE) for place in places):
+        raise RunError(f"{name} is a cross-validation; give one of its runs, such as {name}/fold-1.")
     raise RunError(f"There is no run {str(name)!r}; give the name of a folder under runs/ or weights/.")
 
 
@@ -330,7 +383,9 @@ def default_run() -> Run | None:
 def _folders() -> Iterator[Path]:
     for root in (runs_dir(), weights_dir()):
         if root.is_dir():
-            yield from sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+            for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != "."):
+                is_run = not os.path.exists(folder / FOLDS_FILE)
+                yield from [folder] if is_run else sorted(p for p in folder.glob("fold-*") if p.is_dir())
 
 
 def list_runs() -> list[Run]:
@@ -436,6 +491,8 @@ class Reporter:
 
     def __init__(self, run: Run, status: Status) -> None:
         self.folder, self.status, self._written = run.path, status, 0.0
+        self.interrupted = False  # by a signal
+        self._stoppable = [run.path, run.path.parent] if run.is_fold else [run.path]
         self._write()
 
     def say(self, **changes: Any) -> None:
@@ -460,9 +517,13 @@ class Reporter:
         self.check_stop()
         self.now_and_then(message=f"{stage}: {done:,} of {total:,}.")
 
+    def stop_asked(self) -> bool:
+        """Whether a signal came, or somebody has put the file `stop` into the run folder, or that of all folds."""
+        return self.interrupted or any((folder / "stop").exists() for folder in self._stoppable)
+
     def check_stop(self) -> None:
-        """Raises `Stopped` where somebody has put the file `stop` into the run folder."""
-        if (self.folder / "stop").exists():
+        """Raises `Stopped` where it was asked for."""
+        if self.stop_asked():
             raise Stopped
 
     def record(self, **values: Any) -> None:
@@ -480,3 +541,19 @@ class Reporter:
         temporary = self.folder / ".metrics.jsonl"
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         os.replace(temporary, self.folder / "metrics.jsonl")
+
+
+class SilentReporter(Reporter):
+    """For a process that trains beside the first one, which alone writes."""
+
+    def say(self, **changes: Any) -> None:
+        """Nothing."""
+
+    def record(self, **values: Any) -> None:
+        """Nothing."""
+
+    def forget_after(self, epoch: int, step: int) -> None:
+        """Nothing."""
+
+    def _write(self) -> None:
+        self._written = time.monotonic()

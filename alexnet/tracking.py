@@ -27,7 +27,7 @@ def follow(run: Run) -> None:
     session = wandb.init(
         project="alexnet-lab",
         name=run.id,
-        id=run.id,
+        id=run.id.replace("/", "-"),  # a slash is not allowed here
         resume="allow",
         mode=mode,
         dir=str(run.path),

@@ -1,17 +1,14 @@
-"""Training: the hardware, the photos, `train_one_epoch`, `validate` and `fit`.
+"""Training: the photos of a run, `train_one_epoch`, `validate` and `fit`.
 
 Every random draw follows from the seed and the number of the step alone, and a checkpoint holds all the rest, so a run
-that was stopped or killed goes on exactly where its last checkpoint left it.
+that was stopped or killed goes on exactly where its last checkpoint left it. Several processes compute what one would.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
-import os
-import pickle
-import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,40 +19,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from alexnet import data, model, weights
-from alexnet.augment import CACHE_SIDE, EvalTransform, augment, draw, to_square
+from alexnet import data, inputs, weights
+from alexnet.augment import CACHE_SIDE, Draw, EvalTransform, augment, draw, mix, to_square
+from alexnet.distributed import ALONE, Group, divide, parallel, place_in_batch
 from alexnet.errors import LabError
 from alexnet.evaluate import evaluate, score, write_report
+from alexnet.hardware import Hardware, is_out_of_memory, memory_in_use
 from alexnet.predict import averaged_logits, class_logits, load_classifier
-from alexnet.recipes import Recipe, learning_rate
+from alexnet.recipes import Recipe, learning_rate, reductions_on_plateau
 from alexnet.runs import Reporter, Run, Stopped
+from alexnet.state import State, initial_state, load_checkpoint, save_checkpoint
 
 CHECKPOINT_SECONDS = 300.0  # between checkpoints within a long epoch
 RECORDS_PER_EPOCH = 20  # points that the training curve gains within an epoch
-COMPILE_PAYS_FROM = 6_000  # photos to train on, over all epochs; with fewer, compiling costs more than it saves
 
 
 class TrainingError(LabError, RuntimeError):
     """Training cannot go on; the text is one sentence that says why and what to try."""
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how to compute."""
-
-    device: torch.device
-    bfloat16: bool
-    compile: bool
-
-    def autocast(self) -> torch.autocast:
-        """The context for forward passes."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
-
-    def __str__(self) -> str:
-        name = torch.cuda.get_device_name() if self.device.type == "cuda" else self.device.type.upper()
-        return ", ".join([name, "bfloat16" if self.bfloat16 else "float32", *["compiled"] * self.compile])
 
 
 @dataclass(frozen=True)
@@ -65,33 +46,11 @@ class Photos:
     dataset: data.Dataset
     test: list[data.Photo]  # touched once, at the end
     val: list[data.Photo]
-    train_images: np.ndarray  # (N, 3, CACHE_SIDE, CACHE_SIDE) uint8, squashed
+    train_images: np.ndarray | inputs.Streamed  # (N, 3, CACHE_SIDE, CACHE_SIDE) uint8, squashed
     train_labels: Tensor
     train_sizes: Tensor  # (N, 2) float32: width and height before squashing
-    val_images: np.ndarray  # (N, 3, image_size, image_size) uint8, as the evaluation transform makes them
+    val_images: np.ndarray | inputs.Streamed  # (N, 3, image_size, image_size) uint8, from the evaluation transform
     val_labels: Tensor
-
-
-@dataclass
-class Progress:
-    """How far a run has come. The sums are (loss, correct, photos), over the epoch and since the last record."""
-
-    epoch_sums: Tensor
-    record_sums: Tensor
-    epoch: int = 0  # finished
-    step: int = 0  # finished, over all epochs
-    seconds: float = 0.0  # spent, over all sittings
-    best: dict[str, Any] | None = None
-
-
-@dataclass
-class State:
-    """All that changes while training, and all that a checkpoint holds."""
-
-    model: model.AlexNet
-    ema: AveragedModel | None
-    optimizer: torch.optim.Optimizer
-    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -101,162 +60,16 @@ class Session:
     folder: Path
     recipe: Recipe
     hardware: Hardware
+    group: Group
     photos: Photos
     reporter: Reporter
     state: State
-    forward: Callable[[Tensor], Tensor]  # state.model, compiled where that pays
-    batch: int  # photos a step
+    forward: Callable[[Tensor], Tensor]  # state.model, compiled where that pays, wrapped where there are several
+    augment: Callable[..., Tensor]  # augment.augment and augment.mix, likewise
+    mix: Callable[..., tuple[Tensor, Tensor]]
+    batch: int  # photos a step, over all processes
     steps: int  # an epoch; the rest of a last, smaller batch comes up in another epoch's order
     clock: Clock
-
-
-# ---------------------------------------------------------------------------------------------------- before training
-
-
-def choose_device(recipe: Recipe) -> torch.device:
-    """The device that the recipe names, or for `auto` the best one here.
-
-    Raises:
-        TrainingError: the recipe names a device that is not here.
-    """
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    name = next(d for d in here if here[d]) if recipe.device == "auto" else recipe.device
-    if not here[name]:
-        raise TrainingError(f"There is no {name} device here; set device to auto or cpu.")
-    return torch.device(name)
-
-
-def choose_hardware(recipe: Recipe, device: torch.device, photos: Photos) -> Hardware:
-    """What `auto` stands for on this device: compile where it pays, bfloat16 where it is faster."""
-    pays = len(photos.train_images) * recipe.epochs >= COMPILE_PAYS_FROM and _can_compile(device)
-    compiles = recipe.compile == "on" or (recipe.compile == "auto" and pays)
-    # Eager bfloat16 is slower than float32 on a CPU; compiled it is about twice as fast, given the instructions.
-    on_cpu = compiles and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    faster = {"cuda": True, "mps": False, "cpu": on_cpu}[device.type]
-    bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and faster)
-    return Hardware(device, bfloat16, compiles)
-
-
-def _can_compile(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return platform.system() != "Windows"  # where Triton is not at hand
-    return device.type == "cpu" and any(shutil.which(compiler) for compiler in ("g++", "clang++"))
-
-
-def load_photos(run: Run, reporter: Reporter) -> Photos:
-    """The dataset of `run`: checked, split and cached.
-
-    Raises:
-        DataError: it cannot be used, or is not the one that the run was made for.
-    """
-    recipe, transform = run.recipe, EvalTransform.from_recipe(run.recipe)
-    dataset = data.load(run.config["data"], reporter.preparing)
-    data.check_trainable(dataset)
-    if dataset.fingerprint != run.config["dataset"]["fingerprint"]:
-        raise data.DataError(f"{dataset.name} has changed since this run was made; start a new run on it.")
-    parts = data.split(dataset, recipe.val_fraction, recipe.test_fraction, recipe.val_pattern, recipe.seed)
-    return Photos(
-        dataset=dataset,
-        test=parts["test"],
-        val=parts["val"],
-        train_images=data.cached(
-            dataset, parts["train"], to_square, "square", CACHE_SIDE, reporter.preparing, at_least=CACHE_SIDE
-        ),
-        train_labels=torch.tensor([photo.label for photo in parts["train"]]),
-        train_sizes=torch.tensor([(photo.width, photo.height) for photo in parts["train"]], dtype=torch.float32),
-        val_images=data.cached(
-            dataset,
-            parts["val"],
-            transform.crop_photo,
-            f"centre of {transform.resize}",
-            transform.crop,
-            reporter.preparing,
-        ),
-        val_labels=torch.tensor([photo.label for photo in parts["val"]]),
-    )
-
-
-# ----------------------------------------------------------------------------------------------------------- training
-
-
-def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter) -> None:
-    """Train from the last checkpoint, or the start, to the last epoch; then test the best epoch once.
-
-    Raises:
-        Stopped: asked to; everything is in the checkpoint.
-        TrainingError: the loss is no longer a number, the memory does not suffice, or the checkpoint is of another
-            recipe.
-    """
-    try:
-        session = _open_session(run, photos, hardware, reporter)
-        while session.state.progress.epoch < session.recipe.epochs:
-            train_one_epoch(session)
-            _end_epoch(session)
-    except torch.OutOfMemoryError:
-        raise TrainingError("The device ran out of memory; halve batch_size and start again.") from None
-    _finish(run, session)
-
-
-def _open_session(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter) -> Session:
-    """The state as the last checkpoint left it, or as a run starts, and what goes with it."""
-    recipe = run.recipe
-    state = initial_state(recipe, len(photos.dataset.classes), hardware.device)
-    batch = min(recipe.batch_size, len(photos.train_images))
-    forward: Callable[[Tensor], Tensor] = state.model
-    if hardware.compile:
-        reporter.say(message="Compiling the network, about a minute.")
-        sample = torch.zeros(batch, 3, recipe.image_size, recipe.image_size, device=hardware.device)
-        forward = torch.compile(state.model, dynamic=False)
-        if not _compiles(state.model, forward, sample, hardware):
-            forward, hardware = state.model, choose_hardware(recipe.replace(compile="off"), hardware.device, photos)
-    load_checkpoint(run.path, state, recipe)
-    progress = state.progress
-    reporter.forget_after(progress.epoch, progress.step)
-    steps = len(photos.train_images) // batch
-    clock = Clock(progress.step, progress.seconds, steps * recipe.epochs, batch)
-    reporter.say(state="running", message="", device=str(hardware), steps=steps * recipe.epochs, best=progress.best)
-    return Session(run.path, recipe, hardware, photos, reporter, state, forward, batch, steps, clock)
-
-
-def initial_state(recipe: Recipe, classes: int, device: torch.device) -> State:
-    """Network, average and optimizer at the start of a run; the same for the same seed."""
-    torch.manual_seed(recipe.seed)
-    network = model.from_recipe(recipe, classes).to(device)
-    ema = AveragedModel(network, use_buffers=True) if recipe.ema else None
-    sums = (torch.zeros(3, device=device) for _ in range(2))
-    return State(network, ema, make_optimizer(network, recipe), Progress(*sums))
-
-
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer; weight decay spares biases and normalisation, all of which have one dimension."""
-    groups = [
-        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    fused = next(network.parameters()).device.type in ("cpu", "cuda")
-    if recipe.optimizer == "sgd":
-        nesterov = recipe.momentum > 0
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
-
-
-def _compiles(network: nn.Module, forward: Callable[[Tensor], Tensor], sample: Tensor, hardware: Hardware) -> bool:
-    """Whether the compiled network `forward` runs, tried on one batch; leaves no trace on `network`."""
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    try:
-        with hardware.autocast():
-            forward(sample).sum().backward()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever a compiler may fail with, training goes on without it
-        print(f"Compiling failed, training goes on uncompiled: {type(error).__name__}: {error}")
-        return False
-    finally:
-        network.zero_grad()
-        for name, buffer in network.named_buffers():  # the running statistics have seen the sample
-            buffer.copy_(buffers[name])
-    return True
 
 
 class Clock:
@@ -284,17 +97,172 @@ class Clock:
         return speed
 
 
+# ---------------------------------------------------------------------------------------------------- before training
+
+
+def load_photos(run: Run, reporter: Reporter) -> Photos:
+    """The dataset of `run`: checked, split, and cached or ready to be streamed.
+
+    Raises:
+        DataError: it cannot be used, or is not the one that the run was made for.
+    """
+    recipe, transform = run.recipe, EvalTransform.from_recipe(run.recipe)
+    dataset = data.load(run.config["data"], reporter.preparing)
+    data.check_trainable(dataset)
+    if dataset.fingerprint != run.config["dataset"]["fingerprint"]:
+        raise data.DataError(f"{dataset.name} has changed since this run was made; start a new run on it.")
+    parts = data.split(dataset, recipe)
+    how = {"cache": recipe.cache, "progress": reporter.preparing}
+    centre = f"centre of {transform.resize}"
+    return Photos(
+        dataset=dataset,
+        test=parts["test"],
+        val=parts["val"],
+        train_images=inputs.images(
+            dataset, parts["train"], to_square, "square", CACHE_SIDE, at_least=CACHE_SIDE, **how
+        ),
+        train_labels=torch.tensor([photo.label for photo in parts["train"]]),
+        train_sizes=torch.tensor([(photo.width, photo.height) for photo in parts["train"]], dtype=torch.float32),
+        val_images=inputs.images(dataset, parts["val"], transform.crop_photo, centre, transform.crop, **how),
+        val_labels=torch.tensor([photo.label for photo in parts["val"]]),
+    )
+
+
+def open_session(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter, group: Group) -> Session:
+    """The state as the last checkpoint left it, or as a run starts, tried out on this hardware.
+
+    Raises:
+        TrainingError: not even one photo at a time fits into memory.
+        CheckpointError: the checkpoint is damaged, or of another recipe.
+    """
+    recipe = run.recipe
+    torch.backends.cudnn.benchmark = True
+    state = initial_state(recipe, list(photos.dataset.classes), hardware)
+    load_checkpoint(run.path, recipe, state)
+    state.train_mode(recipe)
+    progress = state.progress
+    if not group.leads:  # a checkpoint has the sums of all processes
+        progress.epoch_sums.zero_()
+        progress.record_sums.zero_()
+    batch = min(recipe.batch_size, len(photos.train_images))
+    steps = len(photos.train_images) // batch
+    clock = Clock(progress.step, progress.seconds, steps * recipe.epochs, batch)
+    session = Session(
+        run.path, recipe, hardware, group, photos, reporter, state, state.model, augment, mix, batch, steps, clock
+    )
+    session = _try_out(session)
+    reporter.forget_after(progress.epoch, progress.step)
+    name = f"{group.size} x {session.hardware}" if group.size > 1 else str(session.hardware)
+    reporter.say(state="running", message="", device=name, steps=steps * recipe.epochs, best=progress.best)
+    return session
+
+
+def _try_out(session: Session) -> Session:
+    """`session` with a step that works here: compiled if that succeeds, a batch in as many parts as memory asks for."""
+    session = _with_hardware(session, session.hardware)
+    progress, group, reporter = session.state.progress, session.group, session.reporter
+    most = max(1, session.batch // group.size // 2)
+    progress.parts = min(progress.parts, most)
+    while outcomes := set(filter(None, group.gather(_trial(session)))):
+        if "no compiler" in outcomes:
+            session = _with_hardware(session, session.hardware.uncompiled(session.recipe))
+        elif progress.parts >= most:
+            raise TrainingError("Not even two photos at a time fit into memory; lower image_size.")
+        else:
+            progress.parts = min(2 * progress.parts, most)
+            part = math.ceil(session.batch / group.size / progress.parts)
+            reporter.say(message=f"The batch does not fit into memory; it goes through in parts of {part} photos.")
+    if group.size == 1:
+        return session
+    wrapped = parallel(session.state.model, group)
+    forward = torch.compile(wrapped, dynamic=False) if session.hardware.compile else wrapped
+    session = dataclasses.replace(session, forward=forward)
+    return dataclasses.replace(session, forward=wrapped) if any(group.gather(_trial(session))) else session
+
+
+def _with_hardware(session: Session, hardware: Hardware) -> Session:
+    """`session` on this hardware, its step compiled or not."""
+    functions = {"forward": session.state.model, "augment": augment, "mix": mix}
+    if hardware.compile:
+        session.reporter.say(message="Compiling the network, about a minute.")
+        functions = {name: torch.compile(function, dynamic=False) for name, function in functions.items()}
+    return dataclasses.replace(session, hardware=hardware, **functions)
+
+
+def _trial(session: Session) -> str | None:
+    """What keeps one part of a batch from going through, if anything; leaves no trace but compiled code."""
+    state, recipe = session.state, session.recipe
+    buffers = {name: buffer.clone() for name, buffer in state.model.named_buffers()}
+    share = session.group.share(session.batch)
+    part = divide(share.stop - share.start, state.progress.parts)[0]
+    choices = draw(recipe, session.photos.train_sizes[: session.batch], _generator(0, 0, "trial"))[share][part]
+    images = torch.zeros(part.stop, 3, CACHE_SIDE, CACHE_SIDE, dtype=torch.uint8, device=session.hardware.device)
+    labels = torch.zeros(part.stop, dtype=torch.int64, device=images.device)
+    place_in_batch(state.model, 0, session.batch)
+    try:
+        # The optimizer has not made its room yet.
+        slots = 0 if state.optimizer.state else {"sgd": 1}.get(recipe.optimizer, 2)
+        room = [torch.zeros_like(p) for p in state.model.parameters() for _ in range(slots)]
+        _backward(session, images, labels, choices, session.batch)
+        del room
+    except Exception as error:  # whatever a compiler may fail with, training goes on without it
+        if is_out_of_memory(error):
+            return "no memory"
+        if not session.hardware.compile:
+            raise
+        print(f"Compiling failed, training goes on uncompiled: {type(error).__name__}: {error}")
+        return "no compiler"
+    finally:
+        state.optimizer.zero_grad()
+        for name, buffer in state.model.named_buffers():  # the running statistics have seen the zeros
+            buffer.copy_(buffers[name])
+    return None
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter, group: Group = ALONE) -> None:
+    """Train from the last checkpoint, or the start, to the last epoch; then test the best epoch once.
+
+    Raises:
+        Stopped: asked to; everything is in the checkpoint.
+        TrainingError: the loss is no longer a number, or the memory does not suffice.
+        CheckpointError: the checkpoint cannot be written or read, or is of another recipe.
+    """
+    try:
+        session = open_session(run, photos, hardware, reporter, group)
+        while not _is_done(session):
+            train_one_epoch(session)
+            _end_epoch(session)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, LabError) or not is_out_of_memory(error):
+            raise
+        raise TrainingError("The device ran out of memory; resume with other programs closed.") from None
+    group.together(lambda: _finish(run, session) if group.leads else None)
+
+
+def _is_done(session: Session) -> bool:
+    """Whether all epochs are done, or the recipe's patience is at its end."""
+    recipe, progress = session.recipe, session.state.progress
+    waited = progress.epoch - progress.best["epoch"] if progress.best else 0
+    return progress.epoch >= recipe.epochs or 0 < recipe.patience <= waited
+
+
 def train_one_epoch(session: Session) -> None:
     """The steps of one epoch that are still to do, in the order that the seed and the epoch's number give."""
-    recipe, progress, steps = session.recipe, session.state.progress, session.steps
-    photos = len(session.photos.train_images)
-    order = torch.randperm(photos, generator=_generator(recipe.seed, progress.epoch, "order"))
+    recipe, progress, steps, batch = session.recipe, session.state.progress, session.steps, session.batch
+    order = torch.randperm(len(session.photos.train_images), generator=_generator(recipe.seed, progress.epoch, "order"))
+    first = progress.step - progress.epoch * steps
     every = max(1, steps // RECORDS_PER_EPOCH)
     saved = time.perf_counter()
-    session.state.model.train()
-    while (index := progress.step - progress.epoch * steps) < steps:
-        train_step(session, order[index * session.batch : (index + 1) * session.batch])
-        if (index + 1) % every == 0 and index + 1 < steps:
+    session.state.train_mode(recipe)
+    read = inputs.reader(session.photos.train_images, session.hardware.device)
+    share = session.group.share(batch)
+    plan = (order[index * batch : (index + 1) * batch] for index in range(first, steps))
+    for index, (chosen, images) in enumerate(inputs.ahead(lambda chosen: read(chosen[share]), plan), first + 1):
+        train_step(session, chosen, images)
+        if index % every == 0 and index < steps:
             _record_training(session, progress.record_sums, partial=True)
             progress.record_sums.zero_()
         session.reporter.now_and_then(
@@ -303,39 +271,63 @@ def train_one_epoch(session: Session) -> None:
             eta_seconds=session.clock.left(progress.step),
             memory_bytes=memory_in_use(session.hardware.device),
         )
-        if time.perf_counter() - saved > CHECKPOINT_SECONDS:
-            save_checkpoint(session)
-            saved = time.perf_counter()
-        _stop_if_asked(session)
+        saved = _save_and_stop_in_time(session, saved)
 
 
-def train_step(session: Session, chosen: Tensor) -> None:
-    """One update of the network from the training photos with the indices `chosen`, (N,) int64."""
-    recipe, device, state, photos = session.recipe, session.hardware.device, session.state, session.photos
-    progress = state.progress
-    choices = draw(recipe, photos.train_sizes[chosen], _generator(recipe.seed, progress.step, "augmentation"))
-    torch.manual_seed(_number(recipe.seed, progress.step, "dropout"))
-    images = torch.from_numpy(photos.train_images[chosen.numpy()]).to(device, non_blocking=True)
-    labels = photos.train_labels[chosen].to(device, non_blocking=True)
-    x = augment(images, choices, recipe.image_size, torch.bfloat16 if session.hardware.bfloat16 else torch.float32)
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, progress.step / (session.steps * recipe.epochs))
-    with session.hardware.autocast():
-        logits = class_logits(session.forward(x)).float()
-    # For one logit this is binary cross-entropy: the softmax over (-z/2, z/2) is the sigmoid of z.
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+def train_step(session: Session, chosen: Tensor, images: Tensor) -> None:
+    """One update of the network.
+
+    Args:
+        session: the sitting.
+        chosen: `(N,)` int64, the training photos of the whole batch by their indices, on the CPU.
+        images: those that are this process's share, `(n, 3, CACHE_SIDE, CACHE_SIDE)` uint8, on the device.
+    """
+    recipe, state, group, progress = session.recipe, session.state, session.group, session.state.progress
+    share = group.share(len(chosen))
+    sizes = session.photos.train_sizes[chosen]
+    choices = draw(recipe, sizes, _generator(recipe.seed, progress.step, "augmentation"))[share]
+    labels = session.photos.train_labels[chosen[share]].to(images.device, non_blocking=True)
+    rate = learning_rate(
+        recipe,
+        progress.step / (session.steps * recipe.epochs),
+        reductions_on_plateau(progress.val_losses, recipe.plateau_patience),
+    )
+    for settings in state.optimizer.param_groups:
+        settings["lr"] = rate
     state.optimizer.zero_grad()
-    loss.backward()
+    dropout_seed = _number(recipe.seed, progress.step, "dropout")
+    torch.manual_seed(dropout_seed)
+    sums, parts = [], divide(len(images), progress.parts)
+    for part in parts:
+        if group.size > 1:  # all processes and parts draw alike, for the whole batch, and use their rows
+            torch.manual_seed(dropout_seed)
+            place_in_batch(state.model, share.start + part.start, len(chosen))
+        alone = group.size > 1 and part is not parts[-1]  # gradients are exchanged once, with the last part
+        with session.forward.no_sync() if alone else contextlib.nullcontext():
+            sums.append(_backward(session, images[part], labels[part], choices[part], len(chosen)))
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_norm)
     state.optimizer.step()
-    if state.ema is not None:
-        # A short memory at first, or the random start would stay in the average for epochs.
-        decay = min(recipe.ema, (1 + progress.step) / (10 + progress.step))
-        state.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)
-        state.ema.update_parameters(state.model)
-    sums = torch.stack([loss.detach() * len(chosen), (logits.argmax(1) == labels).sum(), loss.new_tensor(len(chosen))])
-    progress.epoch_sums += sums
-    progress.record_sums += sums
+    state.average(recipe.ema)
+    progress.epoch_sums += sum(sums)
+    progress.record_sums += sum(sums)
     progress.step += 1
+
+
+def _backward(session: Session, images: Tensor, labels: Tensor, choices: Draw, batch: int) -> Tensor:
+    """Add the gradients of a part of a batch of `batch` photos; its sums of (loss, correct, photos)."""
+    recipe, hardware = session.recipe, session.hardware
+    x = session.augment(images, choices, recipe.image_size, hardware.dtype)
+    targets = labels
+    if choices.mixes:
+        x, targets = session.mix(x, labels, len(session.photos.dataset.classes), choices)
+    with hardware.autocast():
+        logits = class_logits(session.forward(x.to(memory_format=hardware.memory_format))).float()
+    # For one logit this is binary cross-entropy: the softmax over (-z/2, z/2) is the sigmoid of z.
+    loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing, reduction="sum")
+    (loss * (session.group.size / batch)).backward()  # the processes' gradients are averaged
+    correct = (logits.argmax(1) == labels).sum()
+    return torch.stack([loss.detach(), correct, torch.full_like(correct, len(labels))])
 
 
 def _number(seed: int, index: int, purpose: str) -> int:
@@ -347,35 +339,34 @@ def _generator(seed: int, index: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(_number(seed, index, purpose))
 
 
-def memory_in_use(device: torch.device) -> int | None:
-    """Peak bytes: of the GPU's memory, or of this process where the system tells."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if platform.system() != "Linux":
-        return None
-    import resource  # not there on every system
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _stop_if_asked(session: Session) -> None:
-    try:
-        session.reporter.check_stop()
-    except Stopped:
-        save_checkpoint(session)
+def _save_and_stop_in_time(session: Session, saved: float) -> float:
+    """Write a checkpoint if the last, at `saved`, is old, or somebody wants the run to stop; when the last one was."""
+    now = time.perf_counter()
+    stop, due = session.group.agree((session.reporter.stop_asked(), now - saved > CHECKPOINT_SECONDS))
+    if stop or due:
+        _save(session)
+    if stop:
         session.reporter.say(step=session.state.progress.step)
-        raise
+        raise Stopped
+    return now if due else saved
+
+
+def _save(session: Session) -> None:
+    """Write a checkpoint, in the leading process; never one that nothing can be made of any more."""
+    state, progress = session.state, session.state.progress
+    progress.seconds = session.clock.seconds()
+    sums = {name: session.group.sum(getattr(progress, name)) for name in ("epoch_sums", "record_sums")}
+    _require_finite(session, sums["record_sums"][0].item())
+    if session.group.leads:
+        of_all = dataclasses.replace(state, progress=dataclasses.replace(progress, **sums))
+        save_checkpoint(session.folder, session.recipe, of_all)
 
 
 def _record_training(session: Session, sums: Tensor, **more: Any) -> None:
     """Write the mean loss and accuracy that `sums` hold, unless the loss is no longer a number."""
     step = session.state.progress.step
-    loss, correct, count = sums.tolist()
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"The loss was no longer a number at step {step}; the best weights so far are kept. "
-            f"Try a lower lr than {session.recipe.lr:g}."
-        )
+    loss, correct, count = session.group.sum(sums).tolist()
+    _require_finite(session, loss)
     speed = session.clock.speed(step)
     session.reporter.now_and_then(images_per_s=speed)
     session.reporter.record(
@@ -391,66 +382,71 @@ def _record_training(session: Session, sums: Tensor, **more: Any) -> None:
     )
 
 
+def _require_finite(session: Session, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"The loss was no longer a number at step {session.state.progress.step}; the best weights so far are kept. "
+            f"Try a lower lr than {session.recipe.lr:g}, or clip_norm 1."
+        )
+
+
 def _end_epoch(session: Session) -> None:
     """Record the epoch, validate, keep the weights if they are the best, and write a checkpoint."""
-    progress, reporter = session.state.progress, session.reporter
+    state, progress, reporter = session.state, session.state.progress, session.reporter
     _record_training(session, progress.epoch_sums)
     reporter.say(message="Validating.")
     epoch = progress.epoch + 1
-    with averaged_weights(session.state):
+    with state.averaged():
         metrics = validate(session)
+        _require_finite(session, metrics["loss"])
         if progress.best is None or metrics["accuracy"] > progress.best["accuracy"]:
             progress.best = {"epoch": epoch, "accuracy": metrics["accuracy"], "loss": metrics["loss"]}
-            weights.save(session.folder / "weights.safetensors", session.state.model.state_dict())
+            if session.group.leads:
+                weights.save(session.folder / "weights.safetensors", state.model.state_dict())
     validation = {"split": "val", "loss": metrics["loss"], "accuracy": metrics["accuracy"]}
     reporter.record(epoch=epoch, step=progress.step, **validation, seconds=session.clock.seconds())
     progress.epoch = epoch
+    progress.val_losses.append(metrics["loss"])
     progress.epoch_sums.zero_()
     progress.record_sums.zero_()
-    save_checkpoint(session)
+    _save(session)
     session.clock.speed(progress.step)  # validation is not training time
     reporter.say(message="", epoch=epoch, step=progress.step, best=progress.best)
-
-
-@contextlib.contextmanager
-def averaged_weights(state: State) -> Iterator[None]:
-    """Within, the model has the averaged weights; they move into its own tensors, which compiled code goes on reading."""
-    if state.ema is None:
-        yield
-        return
-    own = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-    state.model.load_state_dict(state.ema.module.state_dict())
-    try:
-        yield
-    finally:
-        state.model.load_state_dict(own)
 
 
 @torch.inference_mode()
 def validate(session: Session) -> dict[str, Any]:
     """The metrics of `evaluate.score` on the validation split, with the transform and mirroring of the recipe."""
-    recipe, hardware, photos = session.recipe, session.hardware, session.photos
+    recipe, hardware, photos, group = session.recipe, session.hardware, session.photos, session.group
     transform = EvalTransform.from_recipe(recipe)
+    network = session.forward if group.size == 1 else session.state.model
     session.state.model.eval()
-    logits = []
-    for images in _same_sized_batches(photos.val_images, session.batch):
-        x = transform.normalize(images.to(hardware.device))
-        with hardware.autocast():
-            logits.append(averaged_logits(session.forward, x, recipe.mirror).float().cpu())
-        session.reporter.now_and_then()  # a sign of life
-    return score(torch.cat(logits)[: len(photos.val_labels)], photos.val_labels, photos.dataset.classes)
+    logits = {}
+    for number, images in enumerate(_same_sized_batches(photos.val_images, session.batch)):
+        if number % group.size == group.rank:
+            x = transform.normalize(images().to(hardware.device)).to(memory_format=hardware.memory_format)
+            with hardware.autocast():
+                logits[number] = averaged_logits(network, x, recipe.mirror).float().cpu()
+            session.reporter.now_and_then()  # a sign of life
+    everyone = {number: part for parts in group.gather(logits) for number, part in parts.items()}
+    ordered = torch.cat([everyone[number] for number in sorted(everyone)])
+    return score(ordered[: len(photos.val_labels)], photos.val_labels, photos.dataset.classes)
 
 
-def _same_sized_batches(images: np.ndarray, size: int) -> Iterator[Tensor]:
-    """Batches of `size`, the last one filled up with black, so that a compiled network meets one shape only."""
-    for start in range(0, len(images), size):
+def _same_sized_batches(images: np.ndarray | inputs.Streamed, size: int) -> Iterator[Callable[[], Tensor]]:
+    """Batches of `size`, each read when called; the last one filled up with black, so that a compiled network meets one
+    shape only."""
+
+    def read(start: int) -> Tensor:
         batch = torch.from_numpy(np.array(images[start : start + size]))
-        yield torch.cat([batch, batch.new_zeros(size - len(batch), *batch.shape[1:])])
+        return torch.cat([batch, batch.new_zeros(size - len(batch), *batch.shape[1:])])
+
+    return (lambda start=start: read(start) for start in range(0, len(images), size))
 
 
 def _finish(run: Run, session: Session) -> None:
     """Test the best epoch, once, and write the report; where nothing was kept for a test, it is on validation."""
-    progress, reporter, photos = session.state.progress, session.reporter, session.photos
+    recipe, reporter, photos, progress = session.recipe, session.reporter, session.photos, session.state.progress
     split, held_out = ("test", photos.test) if photos.test else ("val", photos.val)
     classifier = load_classifier(run, session.hardware.device)
     evaluation = evaluate(classifier, photos.dataset, held_out, reporter.preparing)
@@ -458,60 +454,8 @@ def _finish(run: Run, session: Session) -> None:
     if split == "test":
         loss, accuracy = evaluation.metrics["loss"], evaluation.metrics["accuracy"]
         reporter.record(epoch=progress.best["epoch"], step=progress.step, split=split, loss=loss, accuracy=accuracy)
-    reporter.say(state="finished", message="", eta_seconds=None)
+    early = progress.epoch < recipe.epochs
+    message = f"Ended early: no better validation accuracy for {recipe.patience} epochs." if early else ""
+    reporter.say(state="finished", message=message, eta_seconds=None)
     # Three times the size of the weights, and of no use once the run is known to have finished; never before.
     (run.path / "checkpoint.pt").unlink(missing_ok=True)
-
-
-# -------------------------------------------------------------------------------------------------------- checkpoints
-
-
-def save_checkpoint(session: Session) -> None:
-    """Replace `checkpoint.pt` in one step; if that fails, the previous one stays.
-
-    Raises:
-        TrainingError: it cannot be written.
-    """
-    state = session.state
-    state.progress.seconds = session.clock.seconds()
-    temporary = session.folder / ".checkpoint.pt"
-    try:
-        torch.save(
-            {
-                "recipe": session.recipe.to_dict(),
-                "model": state.model.state_dict(),
-                "ema": state.ema and state.ema.state_dict(),
-                "optimizer": state.optimizer.state_dict(),
-                "progress": dict(vars(state.progress)),
-            },
-            temporary,
-        )
-        os.replace(temporary, session.folder / "checkpoint.pt")
-    except (OSError, RuntimeError):  # torch tells a full disk as a RuntimeError
-        raise TrainingError("The checkpoint cannot be written; free some space and resume from the last one.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load_checkpoint(folder: Path, state: State, recipe: Recipe) -> None:
-    """Fill `state` from `checkpoint.pt`, where there is one.
-
-    Raises:
-        TrainingError: it is damaged, or of another recipe.
-    """
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return
-    try:
-        saved = torch.load(path, map_location=next(state.model.parameters()).device, weights_only=True)
-        if saved["recipe"] != recipe.to_dict():
-            raise TrainingError("The checkpoint is of another recipe; start a new run with this one.")
-        state.model.load_state_dict(saved["model"])
-        if state.ema is not None:
-            state.ema.load_state_dict(saved["ema"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        state.progress = Progress(**saved["progress"])
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        if isinstance(error, TrainingError | torch.OutOfMemoryError):
-            raise
-        raise TrainingError("The checkpoint is damaged; delete checkpoint.pt to train from the start.") from None

@@ -42,14 +42,14 @@ def save(path: Path, state: dict[str, Tensor]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_into(model: torch.nn.Module, path: Path) -> None:
-    """Fill `model` with the weights in the file `path`, whole or compressed.
+def load_into(model: torch.nn.Module, path: Path, leave: tuple[str, ...] = ()) -> None:
+    """Fill `model` with the weights in the file `path`, whole or compressed; names that begin as in `leave` stay.
 
     Raises:
         WeightsError: the file is missing, damaged, made for another network, or holds values that are not numbers.
     """
-    expected = model.state_dict()
-    state = expand(_read(path))
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(leave)}
+    state = {name: tensor for name, tensor in expand(_read(path)).items() if not name.startswith(leave)}
     if state.keys() != expected.keys():
         odd = sorted(state.keys() ^ expected.keys())[0]
         raise WeightsError(f"The weights in {path.name} are of another network: {odd} is not in both.")
@@ -61,7 +61,7 @@ def load_into(model: torch.nn.Module, path: Path) -> None:
             raise WeightsError(
                 f"The weights in {path.name} hold values that are not numbers; train again with a lower lr."
             )
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=not leave)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,32 +1,50 @@
-"""The process that trains a run folder: one at a time on a device, telling its state to whoever looks."""
+"""The process that trains a run folder, when its turn has come, and tells its state to whoever looks."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
-import time
+import threading
 import traceback
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from alexnet import runs
 from alexnet.errors import LabError
-from alexnet.runs import Reporter, Run, Status, Stopped
+from alexnet.runs import Reporter, Run, SilentReporter, Status, Stopped
+from alexnet.turns import take_turn
+
+LOCK_SECONDS = 10.0  # a page that only looks holds the lock for an instant
+
+if TYPE_CHECKING:
+    from alexnet.distributed import Group
 
 
-def work(run: Run) -> int:
-    """Train `run` to its end, its stop or its failure, which its status tells; returns the exit status."""
+def work(run: Run, group: Group | None = None) -> int:
+    """Train `run` to its end, its stop or its failure, which its status tells; returns the exit status.
+
+    Args:
+        run: the run folder.
+        group: the processes that train it, where there are several; the first one holds the run and says how it ends.
+    """
+    if group is not None and not group.leads:
+        return _assist(run, group)
     own = FileLock(run.path / "lock")
     try:
-        own.acquire(timeout=10)  # a page that only looks holds the lock for an instant
+        own.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         print(f"{run.id} is training already, in another process.", file=sys.stderr)
         return 1
     with own:
         try:
-            _train_when_free(run)
+            _train_when_free(run, group)
         except Stopped:
             _end(run.path, "stopped", "Stopped; it can be resumed.")
         except LabError as error:
@@ -38,7 +56,22 @@ def work(run: Run) -> int:
             )
         except Exception as error:
             traceback.print_exc()
+            if group is not None:  # those that are left see no more than that a connection broke
+                return _fail(
+                    run.path, "One of the processes of this run ended; resume, and it goes on from its checkpoint."
+                )
             return _fail(run.path, f"The trainer met an error it does not know ({error}); the log has the details.")
+    return 0
+
+
+def _assist(run: Run, group: Group) -> int:
+    """Train beside the first process, which tells everything; returns the exit status."""
+    try:
+        _train_when_free(run, group)
+    except Stopped:
+        return 0
+    except LabError:
+        return 1
     return 0
 
 
@@ -56,33 +89,50 @@ def _fail(folder: Path, message: str) -> int:
     return 1
 
 
-def _train_when_free(run: Run) -> None:
-    """One run trains at a time on a device; the others wait here."""
+def _train_when_free(run: Run, group: Group | None) -> None:
     recipe = run.recipe
-    reporter = Reporter(run, Status(state="starting", epochs=recipe.epochs, message="Starting."))
-    from alexnet import train  # imports torch, which takes seconds: the run is locked and has said so by now
+    make_reporter = Reporter if group is None or group.leads else SilentReporter
+    reporter = make_reporter(run, Status(state="starting", epochs=recipe.epochs, message="Starting."))
+    from alexnet import hardware, train  # imports torch, which takes seconds: the run is locked and has said so by now
+    from alexnet.distributed import ALONE
 
-    device = train.choose_device(recipe)
-    runs.runs_dir().mkdir(parents=True, exist_ok=True)
-    turn = FileLock(runs.runs_dir() / f".device-{device.type}.lock")
-    while True:
-        try:
-            turn.acquire(timeout=0)
-            break
-        except Timeout:
-            reporter.check_stop()
-            reporter.say(state="queued", message=f"Waiting for {_busy_run(run)} to leave the {device.type}.")
-            time.sleep(1)
-    with turn:
+    group = group or ALONE
+    with _stopping_on_signals(reporter), contextlib.ExitStack() as turn:
+
+        def wait() -> tuple[str, tuple[int, ...]]:
+            kind, gpus = hardware.choose_device(recipe)
+            count = 2 if recipe.towers_apart else group.local_size
+            if group.local_rank > 0:
+                return kind, (group.local_rank,)
+            return kind, turn.enter_context(take_turn(run, reporter, kind, count=count, of=gpus))
+
+        kind, indices = group.together(wait)
         reporter.say(state="starting", message="Reading the photos.")
-        _start_tracker(run)
-        photos = train.load_photos(run, reporter)
-        train.fit(run, photos, train.choose_hardware(recipe, device, photos), reporter)
+        if group.leads:
+            _start_tracker(run)
+        photos = group.together(lambda: train.load_photos(run, reporter))
+        chosen = hardware.choose_hardware(recipe, kind, indices=indices, photos=len(photos.train_images))
+        train.fit(run, photos, chosen, reporter, group)
 
 
-def _busy_run(waiting: Run) -> str:
-    others = (run for run in runs.list_runs() if run.path != waiting.path)
-    return next((run.id for run in others if run.status().state in ("starting", "running")), "another run")
+@contextlib.contextmanager
+def _stopping_on_signals(reporter: Reporter) -> Iterator[None]:
+    """Within, Ctrl-C and a request to terminate let the run end after its step, with a checkpoint; twice, at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        print("Stopping after this step.", flush=True)
+        reporter.interrupted = True
+        signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _start_tracker(run: Run) -> None:

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import streamlit as st
 
 import ui
-from alexnet import data, figures, runs
+from alexnet import data, figures, runs, turns
 from alexnet.recipes import RECIPES, Recipe, learning_rate
 from alexnet.runs import Run, Status
 
 NEW = "new"
 MAIN_SETTINGS = ("epochs", "batch_size", "lr", "image_size")
 GROUPS = ("optimisation", "augmentation", "model", "data", "hardware")
+# Settings that mean something only beside certain values of others, or where there are several GPUs.
+APPLIES = {
+    "plateau_patience": lambda value: value("schedule") == "plateau",
+    "norm_place": lambda value: value("normalization") != "none",
+    "towers_apart": lambda value: value("groups") == 2,
+    "processes": lambda value: value("processes") > 1 or len(runs.gpus()) > 1,
+}
 
 
 def choose_run() -> Run | None:
     """The run in the address, or looked at before, or one that is training; None for a new one."""
     made = {run.id: run for run in runs.list_runs() if not run.shipped}
     states = {name: run.status() for name, run in made.items()}
-    live = next((name for name, status in states.items() if status.live), NEW)
-    wanted = st.query_params.get("run") or st.session_state.get("shown", live)
+    live = [name for name, status in states.items() if status.live]
+    busiest = max(live, key=lambda name: runs.UNFINISHED.index(states[name].state), default=NEW)
+    wanted = st.query_params.get("run") or st.session_state.get("shown", busiest)
     if wanted not in (NEW, *made):
         st.warning(f"There is no run called {ui.plain(wanted)} here.")
         wanted = NEW
@@ -53,7 +64,7 @@ def new_run() -> None:
     with action, ui.plain_errors():
         if recipe and photos:
             name, dataset = photos
-            parts = data.split(dataset, recipe.val_fraction, recipe.test_fraction, recipe.val_pattern, recipe.seed)
+            parts = data.split(dataset, recipe)
             train, val, test = (f"{len(parts[split]):,}" for split in ("train", "val", "test"))
             st.caption(f"{train} photos to train on, {val} to validate after each epoch, {test} for the final test.")
             if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
@@ -72,48 +83,66 @@ def choose_recipe() -> Recipe | None:
     )  # fmt: skip
     base = RECIPES[name]
     st.caption(base.source)
-    values = {}
-    for column, setting in zip(st.columns(2) + st.columns(2), MAIN_SETTINGS, strict=True):
-        with column:
-            values[setting] = ui.setting(base, setting)
+    values = choose_settings(base, MAIN_SETTINGS)
     with st.expander("More settings"):
         for tab, group in zip(st.tabs([group.capitalize() for group in GROUPS]), GROUPS, strict=True):
+            names = [f.name for f in fields(Recipe) if f.metadata["group"] == group and f.name not in MAIN_SETTINGS]
             with tab:
-                rest = (f.name for f in fields(Recipe) if f.metadata["group"] == group and f.name not in MAIN_SETTINGS)
-                values |= {setting: ui.setting(base, setting) for setting in rest}
+                values |= choose_settings(base, names)
     with ui.plain_errors():
         recipe = base.replace(**values)
         points = [(recipe.epochs * i / 200, learning_rate(recipe, i / 200)) for i in range(201)]
         ui.live_chart(figures.learning_rate_curve(points), key="schedule", height=220)
+        if recipe.schedule == "plateau":
+            st.caption("So it stays while the validation loss falls; each time that stalls, it is divided by ten.")
         return recipe
     return None
 
 
-def watch(run: Run, live: bool) -> None:
-    """The view of a run; comes round every second while it is live. At its end the page starts again, without that."""
+def choose_settings(base: Recipe, names: Sequence[str]) -> dict[str, Any]:
+    """The values of these settings, two in a row; what means nothing beside the others is not asked for."""
+    value = functools.partial(ui.entered, base)
+    asked = [name for name in names if name not in APPLIES or APPLIES[name](value)]
+    columns = [column for _ in asked[::2] for column in st.columns(2, vertical_alignment="bottom")]
+    values = {name: getattr(Recipe(), name) for name in names}
+    for column, name in zip(columns, asked, strict=False):
+        with column:
+            values[name] = ui.setting(base, name)
+    return values
+
+
+def watch(run: Run, state: str) -> None:
+    """The view of a run; comes round every second while it is live. When its state changes, all of the page does."""
     with ui.plain_errors():
         status, records, recipe, dataset = run.status(), run.metrics(), run.recipe, run.config["dataset"]
-        if live and not status.live:
+        if status.state != state:
             st.rerun()
         st.caption(ui.plain(f"{recipe.title} on {dataset['name']}, {dataset['photos']:,} photos"))
         (show_progress if status.live else show_outcome)(run, status)
         show_numbers(status, records)
-        curves = figures.training_curves(records, recipe.epochs, status.steps, (status.best or {}).get("epoch"))
-        ui.live_chart(curves, key=f"curves-{run.id}", height=480)
+        if records:
+            curves = figures.training_curves(records, recipe.epochs, status.steps, (status.best or {}).get("epoch"))
+            ui.live_chart(curves, key=f"curves-{run.id}", height=480)
         with st.expander("Log", expanded=status.state in ("failed", "lost")):
             st.code(run.log_tail() or "Nothing yet.", language=None, wrap_lines=True)
 
 
 def show_progress(run: Run, status: Status) -> None:
-    """How far the run is, and Stop."""
+    """How far the run is, and Stop; of a run that waits, what is ahead of it."""
+    queued = status.state == "queued"
     place = f"Epoch {status.epoch} of {status.epochs}, step {status.step:,}. " if status.steps else ""
     stopping = (run.path / "stop").exists()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(status.state.capitalize(), color="green" if status.state == "running" else "blue")
         st.markdown(place + ui.plain(status.message), width="stretch")
-        label = "Stopping" if stopping else "Stop"
-        st.button(label, icon=":material/stop:", disabled=stopping, on_click=stop, args=[run])
-    st.progress(min(status.step / max(status.steps, 1), 1.0))
+        stop_label, stopping_label = ("Cancel", "Cancelling") if queued else ("Stop", "Stopping")
+        icon = ":material/close:" if queued else ":material/stop:"
+        st.button(stopping_label if stopping else stop_label, icon=icon, disabled=stopping, on_click=stop, args=[run])
+    ahead = turns.ahead(run) if queued else []
+    if len(ahead) > 1:
+        st.markdown("\n".join(f"1. {ui.plain(other.id)} ({other.status().state})" for other in ahead))
+    if not queued:
+        st.progress(min(status.step / max(status.steps, 1), 1.0))
     if (silence := time.time() - status.updated) > 30:
         st.caption(f"No sign of life for {ui.duration(silence)}.")
 
@@ -136,8 +165,10 @@ def show_outcome(run: Run, status: Status) -> None:
         kind = "primary" if finished else "secondary"
         if run.has_weights and st.button("Classify photos with it", type=kind, icon=":material/search:"):
             st.switch_page("pages/classify.py", query_params={"run": run.id})
-        if st.button("New run like this", icon=":material/tune:"):
-            ui.fill_form(run)
+        new = st.button("New run like this", icon=":material/tune:")
+        train_on = finished and run.has_weights and st.button("Train on from it", icon=":material/fast_forward:")
+        if new or train_on:
+            ui.fill_form(run, start_from=run.id if train_on else run.recipe.start_from)
             show(NEW)
             st.rerun()
 
@@ -163,5 +194,5 @@ with picker:
 if run is None:
     new_run()
 else:
-    live = run.status().live
-    st.fragment(watch, run_every=1.0 if live else None)(run, live)
+    status = run.status()
+    st.fragment(watch, run_every=1.0 if status.live else None)(run, status.state)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from alexnet.augment import CACHE_SIDE, Draw, EvalTransform, augment, draw, to_square
+from alexnet.augment import (
+    CACHE_SIDE,
+    COLOUR_VARIANCES,
+    PRINCIPAL_COLOURS,
+    Draw,
+    EvalTransform,
+    augment,
+    draw,
+    mix,
+    to_square,
+)
 from alexnet.recipes import Recipe
 from alexnet.runs import MEAN, STD
 
@@ -24,6 +36,22 @@ def as_tensor(photo: Image.Image) -> torch.Tensor:
 def choices(box=(0, 0, 1, 1), flip=False, brightness=1.0, contrast=1.0, saturation=1.0) -> Draw:
     numbers = (torch.tensor([value]) for value in (flip, brightness, contrast, saturation))
     return Draw(torch.tensor([box], dtype=torch.float32), *numbers)
+
+
+def unchanged(n: int, **extra: torch.Tensor) -> Draw:
+    """Choices that leave `n` photos as they are, but for `extra`."""
+    return Draw(
+        torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(n, 1), torch.zeros(n, dtype=torch.bool), *torch.ones(3, n), **extra
+    )
+
+
+def drawn(n: int, seed: int = 0, **settings: float) -> Draw:
+    return draw(Recipe(**settings), torch.full((n, 2), 64.0), torch.Generator().manual_seed(seed))
+
+
+def noise(n: int, side: int = 16, seed: int = 0) -> torch.Tensor:
+    """Photos as `augment` returns them."""
+    return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
 def denormalized(x: torch.Tensor) -> torch.Tensor:
@@ -79,6 +107,7 @@ def test_bfloat16_stays_within_two_grey_levels():
     photo = as_tensor(picture(64, 64))
     exact = augment(photo, choices((0.1, 0.1, 0.8, 0.8)), 48)
     fast = augment(photo, choices((0.1, 0.1, 0.8, 0.8)), 48, torch.bfloat16)
+    assert fast.dtype == torch.bfloat16
     assert (denormalized(fast) - denormalized(exact)).abs().mean() < 0.5
     assert (denormalized(fast) - denormalized(exact)).abs().max() < 2
 
@@ -94,6 +123,18 @@ def test_colour_changes_as_pillow_does(name, enhancer, factor):
     ours = denormalized(augment(as_tensor(photo), choices(**{name: factor}), 32))
     # Pillow drops the fraction of the result, up to 1, and works with a grey rounded by up to 0.5, of which 0.3 counts.
     assert (ours - expected).abs().max() <= 1 + 0.15 + 1e-3
+
+
+def test_colour_changes_follow_one_another():
+    photo = as_tensor(picture(16, 16)) // 4 + 96  # far enough from black and white that nothing is cut off
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    brighter = photo * 1.2
+    mean = (brighter * luma).sum(dim=1).mean()
+    flatter = mean + (brighter - mean) * 0.8
+    grey = (flatter * luma).sum(dim=1, keepdim=True)
+    expected = grey + (flatter - grey) * 1.3
+    ours = denormalized(augment(photo, choices(brightness=1.2, contrast=0.8, saturation=1.3), 16))
+    torch.testing.assert_close(ours, expected, atol=1e-3, rtol=0)
 
 
 def test_draw_stays_within_the_recipe():
@@ -120,6 +161,241 @@ def test_same_seed_same_pictures():
 
     assert torch.equal(once(7), once(7))
     assert not torch.equal(once(7), once(8))
+
+
+def test_draws_stay_what_they_were():
+    # Written down before the settings below existed: who resumes a run from then gets the photos that it would have got.
+    sizes = torch.tensor([(400.0, 200.0), (300.0, 300.0)])
+    choices = draw(Recipe(), sizes, torch.Generator().manual_seed(0))
+    expected = [[0.1490525, 0.0, 0.5151546, 1.0], [0.1084109, 0.0, 0.8290261, 1.0]]
+    torch.testing.assert_close(choices.boxes, torch.tensor(expected))
+    assert choices.flip.tolist() == [True, False]
+    torch.testing.assert_close(choices.brightness, torch.tensor([0.9093361, 0.9410304]))
+    torch.testing.assert_close(choices.contrast, torch.tensor([0.7133955, 0.8013154]))
+    torch.testing.assert_close(choices.saturation, torch.tensor([0.8763331, 1.0111130]))
+    assert choices.shift is choices.erased is choices.share is choices.cut is None
+    assert not choices.mixes
+
+
+@pytest.mark.parametrize("extra", [{"pca_colour": 0.1, "erasing": 0.5, "mixup": 0.2}, {"cutmix": 1.0}])
+def test_more_settings_leave_the_other_draws_as_they_are(extra):
+    plain, more = drawn(7), drawn(7, **extra)
+    for name in ("boxes", "flip", "brightness", "contrast", "saturation"):
+        assert torch.equal(getattr(plain, name), getattr(more, name))
+
+
+@pytest.mark.parametrize("extra", [{"pca_colour": 0.1, "erasing": 0.5, "mixup": 0.2}, {"cutmix": 1.0}])
+def test_every_draw_follows_from_the_generator(extra):
+    def values(seed: int) -> list[torch.Tensor]:
+        return [value for value in vars(drawn(9, seed, **extra)).values() if value is not None]
+
+    torch.manual_seed(1)
+    once = values(7)
+    torch.manual_seed(2)
+    assert all(map(torch.equal, once, values(7)))
+    assert not any(map(torch.equal, once, values(8)))
+
+
+def test_principal_colours_are_an_eigendecomposition():
+    values, vectors = (torch.tensor(v) for v in (COLOUR_VARIANCES, PRINCIPAL_COLOURS))
+    covariance = vectors @ torch.diag(values) @ vectors.T
+    # Published with four digits.
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(3), atol=3e-4, rtol=0)
+    torch.testing.assert_close(torch.linalg.eigvalsh(covariance).flip(0), values, atol=1e-4, rtol=0)
+    # Red, green and blue vary by 0.28 each over the pixels of ImageNet, and together.
+    assert covariance.diag().sqrt().tolist() == pytest.approx([0.28, 0.28, 0.28], abs=0.02)
+    assert covariance.min() > 0
+
+
+def test_shifts_vary_along_the_principal_colours():
+    shift = drawn(100_000, pca_colour=0.1).shift
+    along = shift @ torch.tensor(PRINCIPAL_COLOURS)
+    assert along.mean(dim=0).abs().max() < 2e-4
+    assert along.std(dim=0).tolist() == pytest.approx([0.1 * value for value in COLOUR_VARIANCES], rel=0.02)
+    assert torch.corrcoef(along.T).fill_diagonal_(0).abs().max() < 0.02
+
+
+def test_a_shift_is_added_to_every_pixel():
+    photo = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    shifted = denormalized(augment(photo, unchanged(1, shift=torch.tensor([[0.1, -0.2, 0.9]])), 8))
+    # 229.5 levels more are brighter than white.
+    assert shifted.amin(dim=(2, 3)).tolist()[0] == pytest.approx([125.5, 49, 255], abs=1e-3)
+    assert shifted.amax(dim=(2, 3)).tolist()[0] == pytest.approx([125.5, 49, 255], abs=1e-3)
+
+
+def test_no_shift_changes_nothing():
+    photo = as_tensor(picture(32, 32))
+    assert torch.equal(augment(photo, unchanged(1, shift=torch.zeros(1, 3)), 24), augment(photo, unchanged(1), 24))
+
+
+def test_erased_rectangles_stay_within_their_ranges():
+    left, top, width, height = drawn(20_000, erasing=1.0).erased.T
+    area, aspect = width * height, height / width
+    assert area.min() >= 0.02 - 1e-6 and area.max() <= 0.33 + 1e-6
+    assert area.mean() == pytest.approx((0.02 + 0.33) / 2, abs=0.002)
+    assert aspect.min() >= 0.3 - 1e-6 and aspect.max() <= 3.3 + 1e-5
+    assert aspect.log().mean() == pytest.approx(0, abs=0.03)  # as often upright as lying
+    assert left.min() >= 0 and top.min() >= 0
+    assert (left + width).max() <= 1 + 1e-6 and (top + height).max() <= 1 + 1e-6
+    assert (left + width / 2).mean() == pytest.approx(0.5, abs=0.005)
+
+
+def test_share_of_the_photos_erased():
+    erased = drawn(20_000, erasing=0.3).erased
+    assert (erased[:, 2] > 0).float().mean() == pytest.approx(0.3, abs=0.01)
+
+
+def test_erases_as_torchvision_does():
+    functional = pytest.importorskip("torchvision.transforms.v2.functional")
+    photos = torch.cat([as_tensor(picture(48, 48, seed)) for seed in range(2)])
+    whole = augment(photos, unchanged(2), 48)
+    erased = torch.tensor([[0.25, 0.5, 0.375, 0.125], [0.0, 0.0, 0.0, 0.0]])
+    ours = augment(photos, unchanged(2, erased=erased), 48)
+    assert torch.equal(ours[0], functional.erase(whole[0], i=24, j=12, h=6, w=18, v=torch.zeros(3, 1, 1)))
+    assert torch.equal(ours[1], whole[1])
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 10.0])
+def test_shares_follow_the_beta_distribution(alpha):
+    share = drawn(40_000, mixup=alpha).share
+    assert share[0::2].equal(share[1::2])
+    assert share.mean() == pytest.approx(0.5, abs=0.01)
+    assert share.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
+
+
+def test_a_tiny_alpha_mixes_hardly_anything():
+    share = drawn(20_000, mixup=1e-4).share
+    assert share.isfinite().all()
+    assert ((share < 1e-3) | (share > 1 - 1e-3)).float().mean() > 0.99
+    assert share.mean() == pytest.approx(0.5, abs=0.02)  # as often the neighbour whole as the photo itself
+
+
+def test_mixup_by_hand():
+    photos = torch.tensor([0.0, 4.0, 10.0, 20.0, 7.0]).view(5, 1, 1, 1).expand(5, 3, 2, 2)
+    share = torch.tensor([0.25, 0.25, 0.9, 0.9, 1.0])
+    mixed, targets = mix(photos, torch.tensor([0, 2, 1, 1, 0]), 3, unchanged(5, share=share))
+    assert mixed[:, 0, 0, 0].tolist() == pytest.approx([3, 1, 11, 19, 7])
+    expected = [[0.25, 0, 0.75], [0.75, 0, 0.25], [0, 1, 0], [0, 1, 0], [1, 0, 0]]
+    torch.testing.assert_close(targets, torch.tensor(expected))
+
+
+def test_cutmix_by_hand():
+    photos = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 5, 5)
+    cut = torch.tensor([[0.5, 0.0, 0.5, 0.6], [0.5, 0.0, 0.5, 0.6], [0.0, 0.0, 0.0, 0.0]])
+    mixed, targets = mix(photos, torch.tensor([0, 1, 1]), 2, unchanged(3, cut=cut))
+    # The right half of five columns are those whose centres lie at 0.5, 0.7 and 0.9; three rows are 0.6 of five.
+    pasted = torch.zeros(5, 5)
+    pasted[:3, 2:] = 1
+    assert mixed[0].equal(pasted.expand(3, 5, 5))
+    assert mixed[1].equal(1 - pasted.expand(3, 5, 5))
+    assert mixed[2].equal(photos[2])
+    torch.testing.assert_close(targets, torch.tensor([[16 / 25, 9 / 25], [9 / 25, 16 / 25], [0, 1]]))
+
+
+def test_cuts_are_squares_within_the_photo():
+    share, cut = drawn(20_000, mixup=1.0).share, drawn(20_000, cutmix=1.0).cut
+    left, top, width, height = cut.T
+    assert cut[0::2].equal(cut[1::2])
+    assert cut[:, :2].min() >= 0 and (left + width).max() <= 1 + 1e-6 and (top + height).max() <= 1 + 1e-6
+    # The same numbers as mixup's: a square of the share that is given away, smaller only where it left the photo.
+    side = (1 - share).sqrt()
+    assert (width <= side + 1e-6).all() and (height <= side + 1e-6).all()
+    whole = (left > 1e-6) & (left + width < 1 - 1e-6) & (top > 1e-6) & (top + height < 1 - 1e-6)
+    assert whole.any()
+    torch.testing.assert_close((width * height)[whole], (1 - share)[whole], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["MixUp", "CutMix"])
+def test_mixes_as_torchvision_does(name):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    photos, labels = noise(2), torch.tensor([0, 2])
+    torch.manual_seed(3)
+    expected_photos, expected_targets = getattr(v2, name)(alpha=1.0, num_classes=3)(photos, labels)
+    share = expected_targets[0, 0]
+    assert 0.1 < share < 0.9
+    if name == "MixUp":
+        choices = unchanged(2, share=share.repeat(2))
+    else:
+        rows, columns = (expected_photos[0] != photos[0]).any(dim=0).nonzero().T
+        edges = [columns.min(), rows.min(), columns.max() + 1 - columns.min(), rows.max() + 1 - rows.min()]
+        choices = unchanged(2, cut=torch.tensor([edges, edges]) / 16)
+    mixed, targets = mix(photos, labels, 3, choices)
+    torch.testing.assert_close(mixed, expected_photos)
+    torch.testing.assert_close(targets, expected_targets)
+
+
+@pytest.mark.parametrize("settings", [{"mixup": 0.001}, {"mixup": 10.0}, {"cutmix": 0.001}, {"cutmix": 10.0}])
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_targets_are_probabilities(settings, n):
+    choices = drawn(n, erasing=1.0, **settings)
+    labels = torch.arange(n) % 3
+    mixed, targets = mix(noise(n), labels, 3, choices)
+    assert targets.dtype == torch.float32
+    assert targets.min() >= 0
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(n))
+    assert mixed.isfinite().all()
+    # Nothing is lost and nothing comes twice: each pair has the labels that it had before, and so has an odd last one.
+    torch.testing.assert_close(targets.sum(dim=0), torch.bincount(labels, minlength=3).float())
+    if n % 2:
+        assert mixed[-1].equal(noise(n)[-1])
+
+
+def test_mixing_keeps_bfloat16():
+    photos = noise(2).bfloat16()
+    for settings in ({"mixup": 1.0}, {"cutmix": 1.0}):
+        assert mix(photos, torch.tensor([0, 1]), 2, drawn(2, **settings))[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("extra", [{"mixup": 0.5}, {"cutmix": 1.0}])
+def test_parts_of_a_batch_are_what_the_whole_is(extra):
+    photos = torch.cat([as_tensor(picture(32, 32, seed)) for seed in range(7)])
+    labels = torch.arange(7) % 2
+    choices = drawn(7, pca_colour=0.1, erasing=0.5, **extra)
+    whole, targets = mix(augment(photos, choices, 24), labels, 2, choices)
+    for part in (slice(0, 4), slice(4, 6), slice(6, None), slice(2, 7)):
+        some, their = mix(augment(photos[part], choices[part], 24), labels[part], 2, choices[part])
+        torch.testing.assert_close(some, whole[part])
+        assert their.equal(targets[part])
+
+
+def test_a_pair_cannot_be_separated():
+    choices = drawn(7, mixup=0.2)
+    for part in (slice(1, 4), slice(0, 3), slice(5, 7)):
+        with pytest.raises(ValueError, match="separate a pair"):
+            choices[part]
+    assert len(drawn(7)[1:4]) == 3  # nothing is mixed
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_once_it_does_the_same(dtype):
+    photos = torch.cat([as_tensor(picture(32, 32, seed)) for seed in range(4)])
+    torch.compiler.reset()  # what other tests compiled would count as a recompilation
+    compiled = torch.compile(augment, dynamic=False, fullgraph=True)
+    compiled(photos, drawn(4, pca_colour=0.1, erasing=0.5), 24, dtype)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for seed in range(1, 4):
+            choices = drawn(8, seed, pca_colour=0.1, erasing=0.5)[4:]
+            fast, exact = compiled(photos, choices, 24, dtype), augment(photos, choices, 24)
+            assert fast.dtype == dtype
+            difference = (denormalized(fast) - denormalized(exact)).abs()
+            assert difference.max() < (2.5 if dtype == torch.bfloat16 else 1e-3)
+
+
+@needs_compiler
+@pytest.mark.parametrize("settings", [{"mixup": 0.5}, {"cutmix": 1.0}])
+def test_compiled_once_it_mixes_the_same(settings):
+    torch.compiler.reset()
+    compiled = torch.compile(mix, dynamic=False, fullgraph=True)
+    labels = torch.tensor([0, 1, 2, 0])
+    compiled(noise(4), labels, 3, drawn(4, **settings))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for seed in range(1, 4):
+            choices = drawn(8, seed, **settings)[4:]
+            torch.testing.assert_close(compiled(noise(4), labels, 3, choices), mix(noise(4), labels, 3, choices))
 
 
 def test_cached_square():

@@ -6,9 +6,12 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections import Counter, namedtuple
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ import pytest
 from PIL import Image
 
 from alexnet import data, runs
-from alexnet.data import DataError, Dataset, Photo, Report
+from alexnet.data import DataError, Dataset, NoRoom, Photo, Report
 from alexnet.images import MAX_BYTES
 from alexnet.recipes import Recipe
 
@@ -272,6 +275,10 @@ def dataset_of(counts: dict[str, int], first: int = 0, split: str | None = None)
     return Dataset("pets", Path("pets"), classes, photos, Report(len(photos), len(photos), (), dict(counts)))
 
 
+def split(dataset: Dataset, val: float = 0.1, test: float = 0.1, **settings) -> dict[str, list[Photo]]:
+    return data.split(dataset, Recipe(val_fraction=val, test_fraction=test, **settings))
+
+
 def sizes(parts: dict[str, list[Photo]]) -> dict[str, dict[int, int]]:
     return {name: dict(Counter(photo.label for photo in photos)) for name, photos in parts.items()}
 
@@ -279,7 +286,7 @@ def sizes(parts: dict[str, list[Photo]]) -> dict[str, dict[int, int]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_every_class_is_divided_in_the_shares_asked_for(seed):
     counts = {"cat": 4000, "dog": 400}
-    parts = data.split(dataset_of(counts), 0.2, 0.1, seed=seed)
+    parts = split(dataset_of(counts), 0.2, 0.1, seed=seed)
     assert sum(map(len, parts.values())) == 4400 == len({photo.path for part in parts.values() for photo in part})
     for name, share in (("train", 0.7), ("val", 0.2), ("test", 0.1)):
         for label, count in enumerate(counts.values()):
@@ -289,13 +296,13 @@ def test_every_class_is_divided_in_the_shares_asked_for(seed):
 
 def test_a_split_follows_from_the_seed():
     dataset = dataset_of({"cat": 200, "dog": 200})
-    assert data.split(dataset, 0.2, 0.1, seed=1) == data.split(dataset, 0.2, 0.1, seed=1)
-    assert data.split(dataset, 0.2, 0.1, seed=1) != data.split(dataset, 0.2, 0.1, seed=2)
+    assert split(dataset, 0.2, 0.1, seed=1) == split(dataset, 0.2, 0.1, seed=1)
+    assert split(dataset, 0.2, 0.1, seed=1) != split(dataset, 0.2, 0.1, seed=2)
 
 
 def test_every_photo_keeps_its_split_when_others_come_or_go_and_names_change():
     def places(dataset: Dataset) -> dict[str, str]:
-        parts = data.split(dataset, 0.2, 0.1, seed=3)
+        parts = split(dataset, 0.2, 0.1, seed=3)
         return {photo.digest: name for name, photos in parts.items() for photo in photos}
 
     few = places(dataset_of({"cat": 100, "dog": 100}))
@@ -308,34 +315,34 @@ def test_every_photo_keeps_its_split_when_others_come_or_go_and_names_change():
 
 def test_a_larger_validation_split_takes_from_training_only():
     dataset = dataset_of({"cat": 300, "dog": 300})
-    small, large = data.split(dataset, 0.1, 0.1), data.split(dataset, 0.3, 0.1)
+    small, large = split(dataset, 0.1, 0.1), split(dataset, 0.3, 0.1)
     assert small["test"] == large["test"] and set(small["val"]) < set(large["val"])
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
 def test_the_smallest_classes_still_get_training_and_validation(count):
     for seed in range(30):
-        parts = sizes(data.split(dataset_of({"cat": count, "dog": 500}), 0.1, 0.1, seed=seed))
+        parts = sizes(split(dataset_of({"cat": count, "dog": 500}), 0.1, 0.1, seed=seed))
         assert parts["train"][0] >= 1 and parts["val"][0] >= 1
         assert parts["test"].get(0, 0) >= (count > 2)
         assert sum(part.get(0, 0) for part in parts.values()) == count
 
 
 def test_no_share_asked_for_is_none_given():
-    parts = data.split(dataset_of({"cat": 100, "dog": 100}), 0.2, 0.0)
+    parts = split(dataset_of({"cat": 100, "dog": 100}), 0.2, 0.0)
     assert parts["test"] == [] and sizes(parts)["val"].keys() == {0, 1}
 
 
 def test_a_pattern_makes_the_validation_split():
-    parts = data.split(dataset_of({"cat": 40, "dog": 40}), 0.2, 0.0, val_pattern="*3.jpg")
+    parts = split(dataset_of({"cat": 40, "dog": 40}), 0.2, 0.0, val_pattern="*3.jpg")
     assert [photo.path for photo in parts["val"]] == [f"{c}/{n}3.jpg" for c in ("cat", "dog") for n in ("", 1, 2, 3)]
     assert len(parts["train"]) == 72 and parts["test"] == []
     with pytest.raises(DataError, match="to validate with"):
-        data.split(dataset_of({"cat": 40, "dog": 40}), 0.2, 0.1, val_pattern="*.png")
+        split(dataset_of({"cat": 40, "dog": 40}), 0.2, 0.1, val_pattern="*.png")
     with pytest.raises(DataError, match="to train on"):
-        data.split(dataset_of({"cat": 40, "dog": 40}), 0.2, 0.1, val_pattern="*")
+        split(dataset_of({"cat": 40, "dog": 40}), 0.2, 0.1, val_pattern="*")
     with pytest.raises(DataError, match="to validate with"):
-        data.split(dataset_of({"cat": 40, "dog": 40}), 0.0, 0.1)
+        split(dataset_of({"cat": 40, "dog": 40}), 0.0, 0.1)
 
 
 def given(**counts: int) -> Dataset:
@@ -352,30 +359,30 @@ def lengths(parts: dict[str, list[Photo]]) -> tuple[int, ...]:
 
 
 def test_splits_that_folders_give_stand():
-    assert lengths(data.split(given(train=50, val=10, test=20), 0.3, 0.3)) == (100, 20, 40)
-    assert lengths(data.split(given(train=50, val=10), 0.3, 0.3)) == (100, 20, 0)
-    train, val, test = lengths(data.split(given(train=200, test=20), 0.3, 0.3))
+    assert lengths(split(given(train=50, val=10, test=20), 0.3, 0.3)) == (100, 20, 40)
+    assert lengths(split(given(train=50, val=10), 0.3, 0.3)) == (100, 20, 0)
+    train, val, test = lengths(split(given(train=200, test=20), 0.3, 0.3))
     assert test == 40 and 60 <= val <= 180 and train + val == 400
-    train, val, test = lengths(data.split(given(train=200), 0.3, 0.3))
+    train, val, test = lengths(split(given(train=200), 0.3, 0.3))
     assert min(train, val, test) >= 60 and train + val + test == 400
 
 
 def test_a_pattern_takes_nothing_from_given_splits():
-    parts = data.split(given(train=50, test=50), 0.0, 0.0, val_pattern="*3.jpg")
+    parts = split(given(train=50, test=50), 0.0, 0.0, val_pattern="*3.jpg")
     assert lengths(parts) == (90, 10, 100) and {photo.split for photo in parts["val"]} == {"train"}
 
 
 def test_equal_photos_never_straddle_two_splits(photo_folder):
     files = {f"{name}/{n}.png": number + n // 3 for name, number in (("cat", 0), ("dog", 100)) for n in range(60)}
     dataset = load(photo_folder(files))
-    parts = data.split(dataset, 0.3, 0.2)
+    parts = split(dataset, 0.3, 0.2)
     digests = [photo.digest for part in parts.values() for photo in part]
     assert len(digests) == len(set(digests)) == 40 and dataset.report.reasons == {"duplicate by content": 80}
 
 
 def test_one_split_by_name():
     dataset, recipe = dataset_of({"cat": 50, "dog": 50}), Recipe(val_fraction=0.2, test_fraction=0.0, seed=4)
-    assert data.split_of(dataset, recipe, "val") == data.split(dataset, 0.2, 0.0, seed=4)["val"]
+    assert data.split_of(dataset, recipe, "val") == data.split(dataset, recipe)["val"] != []
     assert data.split_of(dataset, recipe, "all") == list(dataset.photos)
     with pytest.raises(DataError, match="no photo of pets for the test split"):
         data.split_of(dataset, recipe, "test")
@@ -452,7 +459,7 @@ def slowly(function: Callable, calls: list) -> Callable:
 def test_a_cancelled_check_ends_and_goes_on_where_it_was(photo_folder, monkeypatch):
     opened: list = []
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(data, "open_photo", slowly(data.open_photo, opened))
+    monkeypatch.setattr(data, "check_photo", slowly(data.check_photo, opened))
     folder = photo_folder({f"{name}/{n}.png": n + 1000 * len(name) for name in ("cat", "tiger") for n in range(100)})
 
     def cancel(stage: str, done: int, total: int) -> None:
@@ -537,26 +544,81 @@ def test_a_damaged_cache_is_made_again(pets, content):
     assert np.array_equal(data.cached(pets, pets.photos, squash, "squash", 4), expected)
 
 
-def test_a_cache_of_another_shape_is_made_again(pets):
+@pytest.mark.parametrize("change", [lambda a: a[1:], lambda a: a[:, :, :2], np.int16, np.float32], ids=str)
+def test_a_cache_of_another_shape_or_type_is_made_again(pets, change):
     expected = np.array(data.cached(pets, pets.photos, squash, "squash", 4))
     (file,) = cache_files()
-    np.save(file, expected[1:])
-    assert np.array_equal(data.cached(pets, pets.photos, squash, "squash", 4), expected)
+    np.save(file, change(expected))
+    again = data.cached(pets, pets.photos, squash, "squash", 4)
+    assert np.array_equal(again, expected) and again.dtype == np.uint8
+
+
+def test_a_cache_of_another_version_is_made_again(pets, monkeypatch):
+    expected = np.array(data.cached(pets, pets.photos, squash, "squash", 4))
+    monkeypatch.setattr(data, "CACHE_FORMAT", data.CACHE_FORMAT + 1)
+    made: list = []
+    assert np.array_equal(data.cached(pets, pets.photos, slowly(squash, made), "squash", 4), expected)
+    assert len(made) == 120 and len(cache_files()) == 2
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(pets, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 10**12, 120 * 3 * 4 * 4))
-    with pytest.raises(DataError, match=r"needs 0\.0 GB and the disk has 0\.0 GB free; .*ALEXNET_HOME"):
+    with pytest.raises(NoRoom, match=r"needs 0\.0 GB and the disk has 0\.0 GB free; .*ALEXNET_HOME"):
         data.cached(pets, pets.photos, squash, "squash", 4)
     assert cache_files() == []
+
+
+FULL_DISK = """
+import resource, signal, sys
+from alexnet import data
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write past the limit fails, as on a full disk
+dataset = data.load(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+try:
+    data.cached(dataset, dataset.photos, lambda photo: photo.resize((4, 4)), "squash", 4)
+except data.NoRoom as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of a file")
+@pytest.mark.parametrize("limit", [0, 100, 3000, 120 * 48 + 127])
+def test_a_disk_that_fills_while_the_cache_is_written_is_told_in_a_sentence_and_nothing_is_left(pets, limit):
+    command = [sys.executable, "-c", FULL_DISK, str(pets.root), str(limit)]
+    done = subprocess.run(command, cwd=runs.PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The cache of photos cannot be written: ") and "set cache to off" in done.stdout
+    assert cache_files() == []
+    data.cached(pets, pets.photos, squash, "squash", 4)
 
 
 def test_a_place_that_cannot_be_written_is_told_in_a_sentence(pets):
     shutil.rmtree(runs.data_dir())
     runs.data_dir().write_text("a file where the folder should be")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot be written") as caught:
         data.cached(pets, pets.photos, squash, "squash", 4)
+    assert not isinstance(caught.value, NoRoom)
+
+
+def test_few_photos_are_made_ahead_of_what_is_written(pets, monkeypatch):
+    """However slow the disk, the memory holds a few photos only."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    made: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        results = data._map_ahead(pool, lambda number: made.append(number) or number, range(100))
+        assert next(results) == 0
+        pool.submit(int).result()  # the one thread has done all that it was given before
+        assert made == list(range(8))
+        assert list(results) == list(range(1, 100)) and made == list(range(100))
+
+
+def test_planes():
+    picture = Image.new("RGB", (3, 2), (1, 2, 3))
+    picture.putpixel((2, 0), (7, 8, 9))
+    array = data.planes(picture)
+    assert array.shape == (3, 2, 3) and array.dtype == np.uint8
+    assert array.tolist() == [[[c, c, c + 6], [c, c, c]] for c in (1, 2, 3)]
 
 
 def test_progress_is_told_and_what_it_raises_cancels_and_leaves_nothing(pets, monkeypatch):

@@ -17,7 +17,7 @@ import pytest
 from PIL import ExifTags, Image, features
 
 from alexnet import images
-from alexnet.images import PHOTO_SUFFIXES, PhotoError, open_photo
+from alexnet.images import PHOTO_SUFFIXES, PhotoError, check_photo, open_photo
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -201,6 +201,16 @@ def test_at_least_reduces_a_jpeg_and_keeps_it_right():
     assert open_photo(encode(red_blue(1600, 800), "PNG"), at_least=100).size == (1600, 800)
 
 
+def test_a_check_tells_the_upright_size_of_the_whole_photo():
+    exif = Image.Exif()
+    assert check_photo(encode(red_blue(1601, 803), "JPEG")) == (1601, 803)
+    for format in ("JPEG", "PNG"):
+        for orientation in range(1, 9):
+            exif[ExifTags.Base.Orientation] = orientation
+            data = encode(red_blue(161, 83), format, exif=exif)
+            assert check_photo(data) == open_photo(data).size == ((161, 83) if orientation < 5 else (83, 161))
+
+
 def test_too_many_pixels_is_refused_before_decoding():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Pillow's DecompressionBombWarning must not surface either
@@ -316,11 +326,18 @@ def test_mutated_files_raise_nothing_but_photo_errors():
                 mutant[dice.randrange(min(len(mutant), 300))] = dice.choice((0, 255, dice.randrange(256)))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                mutant = mutant[: dice.choice((None, None, 200))]
                 try:
-                    assert open_photo(mutant[: dice.choice((None, None, 200))], at_least=8).mode == "RGB"
+                    photo = open_photo(mutant)
                     opened += 1
-                except PhotoError:
+                except PhotoError as error:
+                    assert refusal(mutant, at_least=8) == str(error)
+                    with pytest.raises(PhotoError):
+                        check_photo(mutant)
                     refused += 1
+                else:
+                    assert photo.mode == open_photo(mutant, at_least=8).mode == "RGB"
+                    assert check_photo(mutant) == photo.size
     assert opened > 100 and refused > 100
 
 

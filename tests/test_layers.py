@@ -16,7 +16,7 @@ PAGES = {path.stem: path for path in sorted((PROJECT / "pages").glob("*.py"))}
 SOURCES = [*PACKAGE.values(), *PAGES.values(), *PROJECT.glob("*.py"), *PROJECT.glob("benchmarks/*.py")]
 
 LIGHT = ["alexnet", *(f"alexnet.{name}" for name in ("errors", "recipes", "runs", "figures", "data", "images"))]
-LIGHT += ["alexnet.downloads", "alexnet.doodles", "alexnet.__main__"]
+LIGHT += ["alexnet.downloads", "alexnet.doodles", "alexnet.turns", "alexnet.folds", "alexnet.__main__"]
 
 # Imports each module in turn and tells which heavy packages were there after it.
 PROBE = """

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.model import AlexNet, from_recipe, layer_table
+from alexnet.model import AlexNet, GroupedLocalResponseNorm, from_recipe, layer_table
 from alexnet.recipes import Recipe
 
 
@@ -71,6 +71,29 @@ def test_local_response_normalisation_follows_the_paper():
     assert model.features.norm1(activations)[0, 3].item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_local_response_normalisation_stays_within_a_tower():
+    norms = AlexNet(2, normalization="local_response", groups=2).features
+    assert (norms.norm1.groups, norms.norm2.groups) == (2, 2)
+    # By hand: maps 46 to 49 have two neighbours each way, but 47 is the last of the first tower and 48 begins the second.
+    out = norms.norm1(torch.full((1, 96, 1, 1), 30.0))[0, :, 0, 0]
+    within = {45: 5, 46: 4, 47: 3, 48: 3, 49: 4, 50: 5}
+    expected = [30.0 / (2 + 1e-4 * maps * 30.0**2) ** 0.75 for maps in within.values()]
+    assert out[list(within)].tolist() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_grouped_local_response_normalisation_is_that_of_torch_on_each_group(memory_format):
+    x = 50 * torch.randn(3, 12, 4, 5).to(memory_format=memory_format)
+    whole = nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0)
+    for groups in (1, 2, 3):
+        expected = torch.cat([whole(group) for group in x.chunk(groups, dim=1)], dim=1)
+        torch.testing.assert_close(GroupedLocalResponseNorm(groups, 5, 5e-4, 0.75, 2.0)(x), expected)
+
+
+def test_without_groups_local_response_normalisation_is_torchs_own():
+    assert type(AlexNet(2, normalization="local_response").features.norm2) is nn.LocalResponseNorm
+
+
 def test_groups_keep_the_towers_apart():
     model = AlexNet(2, normalization="none", groups=2)
     first_half = torch.zeros(1, 96, 5, 5)
@@ -93,6 +116,32 @@ def test_no_relu_works_in_place_or_serves_twice():
     assert len(calls) == len(set(calls)) == 7
 
 
+def shares(model: AlexNet) -> dict[str, float]:
+    """The dropout of each layer that has one, by its name, in their order."""
+    layers = [*model.features.named_children(), *model.classifier.named_children()]
+    return {name: layer.p for name, layer in layers if isinstance(layer, nn.Dropout)}
+
+
+def test_a_single_dropout_is_that_of_the_fully_connected_layers():
+    with torch.device("meta"):
+        assert shares(AlexNet(2, dropout=0.3)) == {"drop6": 0.3, "drop7": 0.3}
+
+
+def test_dropout_by_layer_comes_last_in_its_layer_and_changes_no_weight():
+    with torch.device("meta"):
+        plain, model = AlexNet(2), AlexNet(2, dropout={"fc7": 0.5, "conv1": 0.1, "conv3": 0.2, "conv4": 0.0})
+    assert shares(model) == {"drop1": 0.1, "drop3": 0.2, "drop6": 0.0, "drop7": 0.5}
+    assert order_of(model, 1) == ["conv", "relu", "norm", "pool", "drop"]
+    assert order_of(model, 3) == ["conv", "relu", "norm", "drop"]
+    assert order_of(model, 4) == ["conv", "relu", "norm"]
+    assert list(model.state_dict()) == list(plain.state_dict())
+
+
+def test_the_layer_table_shows_the_dropout_of_a_convolution():
+    rows = {layer.name: layer for layer in layer_table(AlexNet(2, dropout={"conv5": 0.1}), image_size=67)}
+    assert (rows["drop5"].kind, rows["drop5"].shape, rows["drop5"].parameters) == ("Dropout", (256, 1, 1), 0)
+
+
 def test_the_layer_table_leaves_the_network_as_it_was():
     model = AlexNet(2)
     before = model.features.norm1.running_var.clone()
@@ -107,3 +156,9 @@ def test_from_recipe():
     assert one_logit.classifier.fc8.out_features == 1
     assert one_logit.classifier.drop6.p == 0.25
     assert one_logit.features.conv4.groups == 2
+
+
+def test_from_recipe_with_dropout_by_layer():
+    with torch.device("meta"):
+        model = from_recipe(Recipe(dropout=0.25, dropout_by_layer="conv5=0.1, fc7=0.5"), num_classes=2)
+    assert shares(model) == {"drop5": 0.1, "drop6": 0.25, "drop7": 0.5}

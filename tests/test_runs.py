@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +87,34 @@ def test_runs_made_at_the_same_moment_get_folders_of_their_own():
     with ThreadPoolExecutor(8) as pool:
         made = set(pool.map(make, range(8)))
     assert len(made) == 8 and made == {run for run in runs.list_runs() if not run.shipped}
+
+
+CREATE = """
+import sys
+from types import SimpleNamespace
+from alexnet import runs
+from alexnet.recipes import Recipe
+
+pets = SimpleNamespace(name="pets", fingerprint="ab", photos=range(20), classes=("cat", "dog"))
+print(flush=True)
+sys.stdin.readline()  # until all are up
+for _ in range(40):
+    print(runs.create(Recipe(), "pets", pets).id)
+"""
+
+
+def test_two_processes_that_make_runs_at_the_same_moment_never_get_the_same():
+    command = [sys.executable, "-c", CREATE]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": runs.PROJECT}
+    tabs = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for tab in tabs:
+        tab.stdout.readline()
+    for tab in tabs:
+        tab.stdin.write("\n")
+        tab.stdin.flush()
+    made = [run_id for tab in tabs for run_id in tab.communicate()[0].split()]
+    assert len(made) == 80 and set(made) == names_in(runs.runs_dir())
+    assert all(runs.find(run_id).recipe == Recipe() for run_id in made)
 
 
 def test_find_by_name_by_folder_and_by_neither(tmp_path):
@@ -365,22 +394,37 @@ def test_a_finished_run_is_not_started_again():
     assert run.status().state == "finished" and run.metrics() == [record(1)]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
-def test_launch_starts_the_trainer_in_a_session_of_its_own(tmp_path, monkeypatch):
+@pytest.fixture
+def program(tmp_path):
+    """Makes a shell script that stands in for a program."""
+    if os.name == "nt":
+        pytest.skip("the stand-in is a shell script")
+
+    def make(name: str, text: str) -> Path:
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        path = tmp_path / "bin" / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("processes", "torchrun"), [(1, ""), (2, "-m torch.distributed.run --standalone --nproc-per-node=2 ")]
+)
+def test_launch_starts_the_trainer_in_a_session_of_its_own(tmp_path, monkeypatch, program, processes, torchrun):
     """What stands in for Python here writes down how it was called; a relative home has to mean the same folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALEXNET_HOME", "home")
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho "$ALEXNET_HOME|$PWD|$*"\nexec cat\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
-    run = new_run()
+    monkeypatch.setattr(sys, "executable", str(program("python", 'echo "$ALEXNET_HOME|$PWD|$*"\nexec cat')))
+    run = new_run(Recipe(processes=processes))
     run.request_stop()
     runs.launch(run)
     child = runs._children[-1]
     assert os.getsid(child.pid) == child.pid
     assert child.wait(timeout=60) == 0  # cat met the end of its input at once
-    train = f"-u -m alexnet train --run {run.path} --resume"
+    train = f"-u {torchrun}-m alexnet train --run-dir {run.path} --resume"
     assert run.log_tail() == f"{tmp_path / 'home'}|{runs.PROJECT}|{train}"
     assert run.status().state == "starting" and not (run.path / "stop").exists()
 
@@ -390,6 +434,31 @@ def test_a_trainer_that_cannot_be_started_is_told_in_a_sentence(monkeypatch):
     with pytest.raises(RunError, match="cannot be started") as caught:
         runs.launch(new_run())
     sentence(caught.value)
+
+
+@pytest.fixture
+def look_for_gpus(monkeypatch, tmp_path):
+    """Looks as a new process does, which finds no programs but the stand-ins."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    runs.gpus.cache_clear()
+    yield runs.gpus
+    runs.gpus.cache_clear()
+
+
+def test_gpus_are_named_by_their_driver_which_is_asked_once(program, look_for_gpus):
+    answer = 'case "$*" in "--query-gpu=name --format=csv,noheader") echo "NVIDIA H200"; echo "NVIDIA L4";; esac'
+    smi = program("nvidia-smi", answer)
+    assert look_for_gpus() == ["NVIDIA H200", "NVIDIA L4"]
+    smi.unlink()
+    assert look_for_gpus() == ["NVIDIA H200", "NVIDIA L4"]
+
+
+@pytest.mark.parametrize("text", [None, "echo NVIDIA H200; exit 9", "", "while :; do :; done"])
+def test_without_a_driver_that_answers_there_is_no_gpu(program, look_for_gpus, monkeypatch, text):
+    monkeypatch.setattr(runs, "SMI_SECONDS", 0.2)
+    if text is not None:
+        program("nvidia-smi", text)
+    assert look_for_gpus() == []
 
 
 # ------------------------------------------------------------------------------------------------------------ writing

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 from alexnet import runs
 from alexnet.recipes import Recipe
 from alexnet.runs import Reporter, Run, Status
@@ -32,8 +34,12 @@ def test_records_and_summary(tmp_path):
     assert _summary(run)["best/accuracy"] == 0.75
 
 
-def test_offline_writes_a_local_copy_without_an_account(tmp_path):
-    run = finished_run(tmp_path / "run")
+@pytest.mark.parametrize("folder", ["run", "folds/fold-1"])  # W&B refuses the slash of a fold's name
+def test_offline_writes_a_local_copy_without_an_account(tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    if folder != "run":
+        (tmp_path / "folds" / "folds.json").touch()
+    run = finished_run(tmp_path / folder)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     done = subprocess.run(
         [sys.executable, "-m", "alexnet.tracking", str(run.path)],

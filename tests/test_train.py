@@ -15,9 +15,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import nn
 
-from alexnet import data, doodles, runs, train
+from alexnet import data, doodles, runs
 from alexnet.predict import class_logits
 from alexnet.recipes import Recipe, learning_rate
 from alexnet.runs import Run
@@ -163,7 +162,8 @@ def test_a_loss_that_is_no_number_fails_in_plain_words(photos, tmp_path, monkeyp
     run = new_run(photos, tmp_path, SMALL.replace(lr=10.0, normalization="none", warmup=0.0, schedule="constant"))
     assert work(run) == 1
     assert "The loss was no longer a number" in run.status().message
-    assert "Try a lower lr than 10." in run.status().message
+    assert "Try a lower lr than 10, or clip_norm 1." in run.status().message
+    assert not run.has_weights  # none were good
 
 
 def test_a_dataset_that_changed_is_refused(photos, tmp_path, monkeypatch):
@@ -174,21 +174,6 @@ def test_a_dataset_that_changed_is_refused(photos, tmp_path, monkeypatch):
     runs.write_json(run.path / "run.json", config)
     assert work(run) == 1
     assert "has changed since this run was made" in run.status().message
-
-
-def test_the_next_run_waits_its_turn(photos, tmp_path, monkeypatch):
-    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path))
-    dataset = data.load(photos)
-    first, second = (runs.create(SMALL, photos, dataset) for _ in range(2))
-    process = child(first, tmp_path)
-    wait_for(lambda: first.metrics(), process)
-    waiting = child(second, tmp_path)
-    wait_for(lambda: second.status().state == "queued", waiting)
-    assert second.status().message == f"Waiting for {first.id} to leave the cpu."
-    second.request_stop()
-    first.request_stop()
-    assert (process.wait(), waiting.wait()) == (0, 0)
-    assert second.status().state == "stopped"
 
 
 def test_compiled(finished, photos, tmp_path, monkeypatch):
@@ -213,43 +198,7 @@ def test_where_compiling_fails_training_goes_on_without(photos, tmp_path, monkey
     assert "Compiling failed, training goes on uncompiled" in (run.path / "log.txt").read_text()
 
 
-def test_weight_decay_spares_biases_and_normalisation():
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
-    decayed, spared = train.make_optimizer(network, Recipe(weight_decay=0.01)).param_groups
-    assert decayed["weight_decay"] == 0.01
-    assert spared["weight_decay"] == 0
-    assert {id(p) for p in decayed["params"]} == {id(network[0].weight), id(network[2].weight)}
-    assert {id(p) for p in spared["params"]} == {id(p) for n, p in network.named_parameters() if p.ndim == 1}
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
-)
-def test_optimizers(name, kind):
-    optimizer = train.make_optimizer(nn.Linear(2, 2), Recipe(optimizer=name, momentum=0.8))
-    assert type(optimizer) is kind
-    group = optimizer.param_groups[0]
-    assert group["momentum"] == 0.8 and group["nesterov"] if name == "sgd" else group["betas"] == (0.8, 0.999)
-
-
 def test_one_logit_trains_with_binary_cross_entropy():
     z, labels = torch.randn(6, 1), torch.tensor([0, 1, 1, 0, 1, 0])
     expected = F.binary_cross_entropy_with_logits(z[:, 0], labels.float())
     torch.testing.assert_close(F.cross_entropy(class_logits(z), labels), expected)
-
-
-def test_averaged_weights_come_and_go():
-    state = train.initial_state(SMALL, 2, torch.device("cpu"))
-    own = state.model.classifier.fc8.bias.clone()
-    with torch.no_grad():
-        state.ema.module.classifier.fc8.bias.fill_(7.0)
-    with train.averaged_weights(state):
-        assert bool((state.model.classifier.fc8.bias == 7).all())
-    assert torch.equal(state.model.classifier.fc8.bias, own)
-
-
-def test_a_device_that_is_not_here():
-    if torch.cuda.is_available():
-        pytest.skip("this machine has the device")
-    with pytest.raises(train.TrainingError, match="There is no cuda device here; set device to auto or cpu."):
-        train.choose_device(Recipe(device="cuda"))

@@ -1,0 +1,1 @@
+"""Speed, measured: ours against the stock way, both in one run. Each script is run by itself, see `--help`."""

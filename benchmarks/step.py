@@ -1,0 +1,54 @@
+"""The training step alone, images a second: ours as the trainer runs it against eager float32.
+
+    python benchmarks/step.py --json
+
+Ours is the trainer's own step, running average included, on a batch that lies ready on the device; stock is the step of
+torchvision's reference loop (see `stock.py`) on such a batch. Same network, batch size, optimizer and threads, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, its own folder comes first
+
+from benchmarks import measure
+from benchmarks.measure import Comparison, Result, Side
+
+SECONDS = 105.0
+
+
+def compare(options: argparse.Namespace) -> Result:
+    """Both steps in turns."""
+    import torch
+
+    from benchmarks import ours, stock
+
+    recipe = measure.training_recipe(options)
+    with ours.bench(options.data, options.photos) as bench:
+        session = ours.open_session(recipe, bench.dataset)
+        device, classes = session.hardware.device, len(bench.dataset.classes)
+        trainer = stock.Trainer(recipe, classes, device)
+        images = torch.randn(session.batch, 3, recipe.image_size, recipe.image_size, device=device)
+        labels = torch.randint(classes, (session.batch,), device=device)
+        sides = {"stock": Side(lambda: trainer.step(images, labels)), "ours": Side(ours.step_alone(session))}
+        seconds, rounds = measure.alternate(sides, device, options.seconds, ours.turn_seconds(device))
+    speed = {name: session.batch / seconds[name] for name in sides}
+    return Result(
+        {"step": Comparison("images/s", speed["ours"], speed["stock"])},
+        {**ours.share_of_matmul(session, speed["ours"]), **ours.settings(session, options.data, rounds)},
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    options = measure.parser(__doc__, SECONDS)
+    measure.add_training_options(options)
+    return measure.main(options, compare, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
