@@ -109,6 +109,8 @@ def memory_in_use(device: torch.device) -> int | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that a device, or this computer, has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in ("can't allocate memory", "out of memory")
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # Of the CPU's allocator, of Apple's GPUs, and of oneDNN, which computes the convolutions on a CPU.
+    words = ("can't allocate memory", "out of memory", "could not create a primitive\n", "could not create a memory")
+    return any(word in f"{error}\n" for word in words)

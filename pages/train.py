@@ -18,6 +18,7 @@ from alexnet.runs import Run, Status
 NEW = "new"
 MAIN_SETTINGS = ("epochs", "batch_size", "lr", "image_size")
 GROUPS = ("optimisation", "augmentation", "model", "data", "hardware")
+GROUP_OF = {f.name: f.metadata["group"] for f in fields(Recipe) if f.metadata["group"] in GROUPS}
 # Settings that mean something only beside certain values of others, or where there are several GPUs.
 APPLIES = {
     "plateau_patience": lambda value: value("schedule") == "plateau",
@@ -83,12 +84,15 @@ def choose_recipe() -> Recipe | None:
     )  # fmt: skip
     base = RECIPES[name]
     st.caption(base.source)
-    values = choose_settings(base, MAIN_SETTINGS)
-    with st.expander("More settings"):
-        for tab, group in zip(st.tabs([group.capitalize() for group in GROUPS]), GROUPS, strict=True):
-            names = [f.name for f in fields(Recipe) if f.metadata["group"] == group and f.name not in MAIN_SETTINGS]
-            with tab:
-                values |= choose_settings(base, names)
+    names = applying_settings(base)
+    values = {name: getattr(Recipe(), name) for name in APPLIES} | {name: ui.entered(base, name) for name in names}
+    values |= draw_settings(base, MAIN_SETTINGS)
+    more = st.expander("More settings", on_change="rerun")
+    if more.open:  # drawing forty widgets that nobody sees would make each click twice as slow
+        tabs = dict(zip(GROUPS, more.tabs([group.capitalize() for group in GROUPS], on_change="rerun"), strict=True))
+        group = next(group for group, tab in tabs.items() if tab.open)
+        with tabs[group]:
+            values |= draw_settings(base, [n for n in names if GROUP_OF[n] == group and n not in MAIN_SETTINGS])
     with ui.plain_errors():
         recipe = base.replace(**values)
         points = [(recipe.epochs * i / 200, learning_rate(recipe, i / 200)) for i in range(201)]
@@ -99,13 +103,17 @@ def choose_recipe() -> Recipe | None:
     return None
 
 
-def choose_settings(base: Recipe, names: Sequence[str]) -> dict[str, Any]:
-    """The values of these settings, two in a row; what means nothing beside the others is not asked for."""
+def applying_settings(base: Recipe) -> list[str]:
+    """The settings that mean something beside what is entered for the others."""
     value = functools.partial(ui.entered, base)
-    asked = [name for name in names if name not in APPLIES or APPLIES[name](value)]
-    columns = [column for _ in asked[::2] for column in st.columns(2, vertical_alignment="bottom")]
-    values = {name: getattr(Recipe(), name) for name in names}
-    for column, name in zip(columns, asked, strict=False):
+    return [name for name in GROUP_OF if name not in APPLIES or APPLIES[name](value)]
+
+
+def draw_settings(base: Recipe, names: Sequence[str]) -> dict[str, Any]:
+    """The widgets of these settings, two in a row, and their values."""
+    columns = [column for _ in names[::2] for column in st.columns(2, vertical_alignment="bottom")]
+    values = {}
+    for column, name in zip(columns, names, strict=False):
         with column:
             values[name] = ui.setting(base, name)
     return values

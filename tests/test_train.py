@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from alexnet import data, doodles, runs
+from alexnet import data, doodles, inputs, runs, train
+from alexnet.distributed import ALONE
+from alexnet.hardware import choose_device, choose_hardware
 from alexnet.predict import class_logits
 from alexnet.recipes import Recipe, learning_rate
-from alexnet.runs import Run
+from alexnet.runs import Reporter, Run, Status
 from alexnet.worker import work
 
 SMALL = Recipe(
@@ -202,3 +204,158 @@ def test_one_logit_trains_with_binary_cross_entropy():
     z, labels = torch.randn(6, 1), torch.tensor([0, 1, 1, 0, 1, 0])
     expected = F.binary_cross_entropy_with_logits(z[:, 0], labels.float())
     torch.testing.assert_close(F.cross_entropy(class_logits(z), labels), expected)
+
+
+# ------------------------------------------------------------------------------------------------------ settings at work
+
+
+def open_session(photos: str, home, recipe: Recipe) -> train.Session:
+    run = new_run(photos, home, recipe)
+    reporter = Reporter(run, Status())
+    kind, _ = choose_device(recipe)
+    loaded = train.load_photos(run, reporter)
+    hardware = choose_hardware(recipe, kind, photos=len(loaded.train_images))
+    return train.open_session(run, loaded, hardware, reporter, ALONE)
+
+
+def one_step(session: train.Session) -> dict[str, torch.Tensor]:
+    """What the first step changes, by the names of the parameters."""
+    before = {name: p.detach().clone() for name, p in session.state.model.named_parameters()}
+    chosen = torch.arange(session.batch)
+    read = inputs.reader(session.photos.train_images, session.hardware.device)
+    train.train_step(session, chosen, read(chosen))
+    return {name: p.detach() - before[name] for name, p in session.state.model.named_parameters()}
+
+
+PLAIN = SMALL.replace(
+    normalization="none", dropout=0.0, weight_decay=0.0, momentum=0.0, warmup=0.0, schedule="constant"
+)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 100])
+def test_a_batch_in_parts_changes_the_weights_as_a_whole_one(photos, tmp_path, parts):
+    whole = one_step(open_session(photos, tmp_path / "whole", PLAIN))
+    session = open_session(photos, tmp_path / "parts", PLAIN.replace(accumulation=parts))
+    assert session.state.progress.parts == min(parts, 4)  # pairs of photos are the smallest part
+    in_parts = one_step(session)
+    for name, change in whole.items():
+        torch.testing.assert_close(in_parts[name], change, atol=1e-7, rtol=1e-3)
+    assert session.state.progress.epoch_sums[2] == 8
+
+
+def test_a_long_gradient_is_cut_to_its_length(photos, tmp_path):
+    changes = one_step(open_session(photos, tmp_path, PLAIN.replace(lr=0.5, clip_norm=0.01)))
+    length = torch.cat([change.flatten() for change in changes.values()]).norm()
+    assert length.item() == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def test_early_stopping(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path))
+    run = new_run(photos, tmp_path, SMALL.replace(epochs=9, patience=2, lr=1e-8, ema=0.0))
+    assert work(run) == 0
+    status = run.status()
+    assert (status.state, status.epoch) == ("finished", status.best["epoch"] + 2)
+    assert status.message == "Ended early: no better validation accuracy for 2 epochs."
+    assert run.report() is not None
+
+
+def test_the_learning_rate_falls_on_a_plateau(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path))
+    plateau = {"schedule": "plateau", "plateau_patience": 1, "warmup": 0.0}
+    run = new_run(photos, tmp_path, PLAIN.replace(epochs=4, lr=1e-8, ema=0.0, **plateau))
+    assert work(run) == 0
+    rates = [r["lr"] for r in run.metrics() if r["split"] == "train" and not r.get("partial")]
+    assert rates == pytest.approx([1e-8, 1e-8, 1e-8, 1e-9])
+
+
+def test_towers_apart_train_as_the_network_in_one_piece(photos, tmp_path):
+    recipe = SMALL.replace(groups=2, dropout=0.0)
+    together = open_session(photos, tmp_path / "together", recipe)
+    apart = open_session(photos, tmp_path / "apart", recipe.replace(towers_apart=True))
+    for session in (together, apart):
+        one_step(session)
+    for ours, theirs in ((apart.state.model, together.state.model), (apart.state.ema, together.state.ema)):
+        expected = theirs.state_dict()
+        for name, tensor in ours.state_dict().items():
+            torch.testing.assert_close(tensor, expected[name], atol=1e-5, rtol=1e-3)
+
+
+def test_a_streamed_run_is_bit_for_bit_the_cached_one(finished, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path))
+    run = new_run(photos, tmp_path, SMALL.replace(cache="off"))
+    assert work(run) == 0
+    assert results(run) == results(finished)
+    assert not list((tmp_path / "data" / "cache").glob("*"))
+
+
+def test_a_run_goes_on_from_the_weights_of_another(finished, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path))
+    run = new_run(photos, tmp_path, SMALL.replace(start_from=str(finished.path), freeze_features=True, epochs=1))
+    assert run.config["parent"] == str(finished.path)
+    assert work(run) == 0
+    mine, theirs = load_file(run.weights), load_file(finished.weights)
+    features = [name for name in theirs if name.startswith("features")]
+    assert all(torch.equal(mine[name], theirs[name]) for name in features)
+    assert not torch.equal(mine["classifier.fc8.weight"], theirs["classifier.fc8.weight"])
+
+
+def test_a_photo_that_goes_missing_during_a_run_costs_nothing(finished, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path))
+    folder = tmp_path / "photos" / "pets"
+    shutil.copytree(photos, folder, copy_function=shutil.copy2)
+    run = new_run(str(folder), tmp_path)
+    process = child(run, tmp_path)
+    wait_for(lambda: run.metrics(), process)
+    dataset = data.load(str(folder))
+    photo = folder / data.split(dataset, SMALL)["test"][0].path
+    content = photo.read_bytes()
+    photo.unlink()
+    assert process.wait() == 1
+    assert run.status().state == "failed"
+    assert run.status().message.startswith("A photo of pets changed while it was read")
+    photo.write_bytes(content)
+    assert work(run) == 0
+    assert results(run) == results(finished)
+
+
+OUT_OF_MEMORY = """
+import gc, resource, sys
+from alexnet import train
+from alexnet.distributed import ALONE
+from alexnet.hardware import choose_hardware
+from alexnet.runs import Reporter, Run, Status
+
+def parts(folder):
+    run = Run(folder)
+    reporter = Reporter(run, Status())
+    photos = train.load_photos(run, reporter)
+    hardware = choose_hardware(run.recipe, "cpu", photos=len(photos.train_images))
+    return train.open_session(run, photos, hardware, reporter, ALONE).state.progress.parts
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmPeak"))
+
+from pathlib import Path
+assert parts(Path(sys.argv[1])) == 8
+gc.collect()
+resource.setrlimit(resource.RLIMIT_AS, (peak() + 500_000_000,) * 2)
+print("parts", parts(Path(sys.argv[2])))
+"""
+
+
+# A whole batch of these takes about a gigabyte more than an eighth of it.
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads the memory in use from /proc")
+def test_a_batch_too_large_for_memory_is_found_out_beforehand(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_HOME", str(tmp_path))
+    large = SMALL.replace(image_size=512, resize=512, batch_size=28)
+    for name, accumulation in (("small", 8), ("large", 1)):
+        runs.create(large.replace(accumulation=accumulation), photos, data.load(photos), path=tmp_path / name)
+    command = [sys.executable, "-c", OUT_OF_MEMORY, str(tmp_path / "small"), str(tmp_path / "large")]
+    said = subprocess.run(
+        command, cwd=runs.PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    parts = int(said.stdout.split("parts ")[-1])
+    assert 1 < parts <= 8
+    assert "The batch does not fit into memory; it goes through in parts of" in said.stdout
