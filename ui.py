@@ -292,8 +292,10 @@ def fill_form(run: runs.Run, **changes: Any) -> None:
     chosen, recipe = run.config["data"], run.recipe
     entries = {"dataset": chosen} if chosen in data.KNOWN else {"dataset": FOLDER, "folder": chosen}
     form = recipe.name if recipe.name in RECIPES else next(iter(RECIPES))
-    settings = {f"{form}-{name}": value for name, value in (recipe.to_dict() | changes).items()}
-    st.session_state.update({**entries, "recipe": form, **settings})
+    entries |= {"recipe": form, **{f"{form}-{name}": value for name, value in (recipe.to_dict() | changes).items()}}
+    st.session_state.setdefault("kept", {}).update(entries)
+    for key in entries:  # a widget reads what is kept as soon as it is drawn; what is set earlier the browser misses
+        st.session_state.pop(key, None)
 
 
 def _spare_from_collection() -> None:

@@ -566,8 +566,9 @@ def _build(
 ) -> None:
     temporary = path.with_name(f".{path.name}")
     try:
+        threads = (os.cpu_count() or 1) + 1  # one of them waits for the interpreter's lock most of the time
         # Written from start to end: on a full disk that is an error, where a memory map would kill the process.
-        with temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with temporary.open("wb") as file, ThreadPoolExecutor(threads) as pool:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             try:

@@ -43,7 +43,6 @@ class Group:
     rank: int = 0  # over all machines
     size: int = 1
     local_rank: int = 0  # on this machine
-    local_size: int = 1
 
     @property
     def leads(self) -> bool:
@@ -110,7 +109,6 @@ def divide(photos: int, parts: int) -> list[slice]:
 @contextlib.contextmanager
 def join() -> Iterator[Group]:
     """The group that `torchrun` started this process in, which lasts as long as the block."""
-    local_rank, local_size = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     store, rank, size = next(rendezvous("env://"))
     # Gloo carries what the processes tell each other, NCCL the gradients between GPUs.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -119,7 +117,7 @@ def join() -> Iterator[Group]:
         backend, store=dist.PrefixStore(round_name, store), rank=rank, world_size=size, timeout=PATIENCE
     )
     try:
-        yield Group(rank, size, local_rank, local_size)
+        yield Group(rank, size, int(os.environ["LOCAL_RANK"]))
     finally:
         dist.destroy_process_group()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import shutil
 from dataclasses import dataclass, replace
@@ -43,8 +44,8 @@ class Hardware:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout in which convolutions are fastest."""
-        return torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        """The layout in which convolutions, and on a CPU pooling too, are fastest."""
+        return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
@@ -94,6 +95,19 @@ def _can_compile(kind: str) -> bool:
     if kind == "cuda":
         return platform.system() != "Windows"  # where Triton is not at hand
     return kind == "cpu" and any(shutil.which(compiler) for compiler in ("g++", "clang++"))
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a step frees for the next one, in this process, where it is glibc.
+
+    Asking the kernel for the same gigabytes at each step, page by page, took a quarter of a step's time on a CPU.
+    """
+    libc, _ = platform.libc_ver()
+    if libc == "glibc":
+        mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def memory_in_use(device: torch.device) -> int | None:

@@ -30,6 +30,7 @@ from alexnet.recipes import Recipe, RecipeError
 PROJECT = Path(__file__).resolve().parent.parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]; the field's customary constants
 START_SECONDS = 30.0  # a child that holds no lock after this long has died on its way up
+NICE = 5  # how far a trainer started from a page stands back; about a third of the weight of other programs
 SMI_SECONDS = 5.0  # that the GPU's driver may take to answer
 STATUS_SECONDS = 0.5  # between two writes of a trainer's status
 FOLDS_FILE = "folds.json"  # makes a folder a cross-validation, see alexnet.folds
@@ -335,6 +336,7 @@ def launch(run: Run) -> None:
             )
     except OSError as error:
         raise RunError(f"The trainer cannot be started: {error.strerror}.") from None
+    _give_way(_children[-1])
 
 
 def trainer(run: Run) -> list[str]:
@@ -343,6 +345,15 @@ def trainer(run: Run) -> list[str]:
     if (processes := run.recipe.processes) > 1:
         command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command]
     return [sys.executable, "-u", *command]
+
+
+def _give_way(trainer: subprocess.Popen) -> None:
+    """Let the pages and other programs have the processor first; an otherwise idle one trains as fast as ever."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):  # it has ended already
+            os.setpriority(os.PRIO_PROCESS, trainer.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+        with contextlib.suppress(OSError):  # Linux, where it weighs sessions against each other
+            Path(f"/proc/{trainer.pid}/autogroup").write_text(str(NICE))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import signal
 import subprocess
 import sys
@@ -98,19 +99,23 @@ def _train_when_free(run: Run, group: Group | None) -> None:
 
     group = group or ALONE
     with _stopping_on_signals(reporter), contextlib.ExitStack() as turn:
+        machines = group.gather(platform.node())
+        here = machines.count(machines[group.rank])  # processes on this machine; the first of them takes their turn
 
         def wait() -> tuple[str, tuple[int, ...]]:
             kind, gpus = hardware.choose_device(recipe)
-            count = 2 if recipe.towers_apart else group.local_size
-            if group.local_rank > 0:
+            if machines.index(machines[group.rank]) < group.rank:
                 return kind, (group.local_rank,)
-            return kind, turn.enter_context(take_turn(run, reporter, kind, count=count, of=gpus))
+            count = 2 if recipe.towers_apart else here
+            indices = turn.enter_context(take_turn(run, reporter, kind, count=count, of=gpus))
+            return kind, indices if group.size == 1 else (group.local_rank,)
 
         kind, indices = group.together(wait)
         reporter.say(state="starting", message="Reading the photos.")
         if group.leads:
             _start_tracker(run)
         photos = group.together(lambda: train.load_photos(run, reporter))
+        hardware.keep_freed_memory()
         chosen = hardware.choose_hardware(recipe, kind, indices=indices, photos=len(photos.train_images))
         train.fit(run, photos, chosen, reporter, group)
 

@@ -26,6 +26,7 @@ from benchmarks import measure
 from benchmarks.measure import Side
 
 VAL_EVERY = 10  # one photo in so many validates
+LEAST_PHOTOS = 3  # of a class: one validates, and a class needs two to train on
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,12 @@ def bench(data_name: str, photos: int) -> Iterator[Bench]:
     """At most `photos` photos of a dataset, evenly over its classes, linked into a home that is gone afterwards.
 
     Raises:
-        DataError: the dataset cannot be used, or ImageFolder can read too few photos of a class.
+        DataError: the dataset cannot be used, or there are too few photos of a class that ImageFolder can read.
     """
     source = data.load(data_name, measure.show_progress)
     with tempfile.TemporaryDirectory(prefix="alexnet-benchmark-") as folder, _home(Path(folder)):
         _link(source, photos, Path(folder) / "photos")
         linked = data.load(str(Path(folder) / "photos"))
-        data.check_trainable(linked)
         chosen = data.split(linked, Recipe())["train"]
         yield Bench(linked, Path(folder) / "photos" / "train", chosen)
 
@@ -59,6 +59,8 @@ def _link(source: data.Dataset, photos: int, folder: Path) -> None:
     for label, name in enumerate(source.classes):
         members = [photo for photo in readable if photo.label == label]
         count = min(len(members), photos // len(source.classes))
+        if count < LEAST_PHOTOS:
+            raise data.DataError(f"{count} photos of {name} are too few to train on; give more, or raise --photos.")
         for number in range(count):
             photo = members[number * len(members) // count]
             split = "val" if number % VAL_EVERY == 0 else "train"

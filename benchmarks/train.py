@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from benchmarks import measure
 from benchmarks.measure import Comparison, Result, Side
 
-SECONDS = 105.0
+SECONDS = 100.0
 
 
 def compare(options: argparse.Namespace) -> Result:

@@ -87,11 +87,11 @@ def choose_recipe() -> Recipe | None:
     names = applying_settings(base)
     values = {name: getattr(Recipe(), name) for name in APPLIES} | {name: ui.entered(base, name) for name in names}
     values |= draw_settings(base, MAIN_SETTINGS)
-    more = st.expander("More settings", on_change="rerun")
+    more = st.expander("More settings", key="more", on_change="rerun")
     if more.open:  # drawing forty widgets that nobody sees would make each click twice as slow
-        tabs = dict(zip(GROUPS, more.tabs([group.capitalize() for group in GROUPS], on_change="rerun"), strict=True))
-        group = next(group for group, tab in tabs.items() if tab.open)
-        with tabs[group]:
+        tabs = more.tabs([group.capitalize() for group in GROUPS], key="group", on_change="rerun")
+        group, tab = next((group, tab) for group, tab in zip(GROUPS, tabs, strict=True) if tab.open)
+        with tab:
             values |= draw_settings(base, [n for n in names if GROUP_OF[n] == group and n not in MAIN_SETTINGS])
     with ui.plain_errors():
         recipe = base.replace(**values)

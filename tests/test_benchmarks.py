@@ -103,6 +103,11 @@ def test_mistakes_get_one_sentence(arguments, status, sentence, capsys):
     assert printed.err.startswith(sentence)
 
 
+def test_too_few_photos_get_one_sentence(pets, capsys):
+    assert step.main(["--data", str(pets), "--photos", "4"]) == 1
+    assert capsys.readouterr().err.endswith("2 photos of cat are too few to train on; give more, or raise --photos.\n")
+
+
 def test_a_table_in_words():
     comparisons = {"a": measure.Comparison("images/s", 50.0, 20.0), "b": measure.Comparison("ms", 50.0, 20.0)}
     result = measure.Result(comparisons, {"rate": None, "machine": {"cores": 2, "gpu": None}})

@@ -66,7 +66,7 @@ def in_two_processes(check, tmp_path) -> None:
 def _join_and(rank: int, check, store: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    check(Group(rank, 2, rank, 2))
+    check(Group(rank, 2, rank))
     torch.distributed.destroy_process_group()
 
 

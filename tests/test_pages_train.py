@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
+import time
+from dataclasses import fields
 
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import ui
-from alexnet import data, runs
-from alexnet.recipes import RECIPES, learning_rate
+from alexnet import data, runs, turns
+from alexnet.recipes import RECIPES, Recipe, learning_rate
 
 BASE = RECIPES["first-run"]
 
@@ -57,6 +61,18 @@ def charts(app):
 
 def button(app, label):
     return next((b for b in app.button if b.label == label), None)
+
+
+def open_settings(app, group):
+    """Open More settings at a tab."""
+    app.session_state["more"], app.session_state["group"] = True, group
+    return app.run()
+
+
+def setting_widgets(app):
+    """The widgets of settings that are on the page, by the name of the setting."""
+    widgets = [*app.number_input, *app.selectbox, *app.toggle, *app.text_input]
+    return {w.key.removeprefix("first-run-"): w for w in widgets if w.key and w.key.startswith("first-run-")}
 
 
 def make_run(home, name, pets, state="finished", **status):
@@ -122,7 +138,7 @@ def test_photos_to_be_downloaded_are_offered(home):
 
 
 def test_the_schedule_follows_the_form():
-    app = page()
+    app = open_settings(page(), "Optimisation")
     app.number_input(key="first-run-lr").set_value(0.4)
     app.number_input(key="first-run-epochs").set_value(3)
     app.selectbox(key="first-run-schedule").set_value("step").run()
@@ -142,7 +158,7 @@ def test_a_setting_that_cannot_work_is_one_sentence_and_stays_typed(pets):
 
 
 def test_a_split_that_leaves_nothing_is_one_sentence(pets):
-    app = page(folder=pets)
+    app = open_settings(page(folder=pets), "Data")
     app.text_input(key="first-run-val_pattern").set_value("*").run()
     assert len(app.error) == 1 and "train" in texts(app.error)[0] and button(app, "Start") is None
 
@@ -160,12 +176,68 @@ def test_each_recipe_keeps_its_own_changes_also_over_another_page():
 
 
 def test_every_setting_has_a_widget_with_help():
-    app = page()
-    widgets = [*app.number_input, *app.selectbox, *app.toggle, *app.text_input]
-    keys = {w.key: w.help for w in widgets if w.key and w.key.startswith("first-run-")}
-    about = {"name", "title", "source"}
-    assert keys.keys() == {f"first-run-{name}" for name in BASE.to_dict() if name not in about}
-    assert all(keys.values())
+    app, helps = page(), {}
+    for group in ("Optimisation", "Augmentation", "Model", "Data", "Hardware"):
+        helps |= {name: widget.help for name, widget in setting_widgets(open_settings(app, group)).items()}
+    about = {f.name for f in fields(Recipe) if f.metadata["group"] == "about"}
+    depend = {"plateau_patience", "towers_apart", "processes"}
+    assert helps.keys() == set(BASE.to_dict()) - about - depend
+    assert all(helps.values())
+
+
+def test_a_setting_that_depends_on_another_shows_beside_it_and_counts_only_then(pets, monkeypatch):
+    monkeypatch.setattr(runs, "launch", lambda run: None)
+    app = open_settings(page(folder=pets), "Optimisation")
+    app.selectbox(key="first-run-schedule").set_value("plateau").run()
+    app.number_input(key="first-run-plateau_patience").set_value(2).run()
+    assert any("validation loss" in text for text in texts(app.caption))
+    open_settings(app, "Model")
+    app.selectbox(key="first-run-normalization").set_value("none")
+    app.number_input(key="first-run-groups").set_value(2).run()
+    assert "norm_place" not in setting_widgets(app)
+    app.toggle(key="first-run-towers_apart").set_value(True).run()
+    assert started(app).recipe == BASE.replace(
+        schedule="plateau", plateau_patience=2, normalization="none", groups=2, towers_apart=True
+    )
+    app = page(folder=pets)
+    for name, value in (("groups", 1), ("towers_apart", True), ("plateau_patience", 2)):
+        app.session_state[f"first-run-{name}"] = value
+    assert started(app.run()).recipe == BASE
+
+
+def started(app):
+    """The run that Start makes."""
+    button(app, "Start").click().run()
+    return runs.find(app.query_params["run"])
+
+
+def test_gpus_are_offered_where_there_are_several(monkeypatch):
+    monkeypatch.setattr(runs, "gpus", lambda: ["NVIDIA L4"])
+    app = open_settings(page(), "Hardware")
+    assert "processes" not in setting_widgets(app)
+    monkeypatch.setattr(runs, "gpus", lambda: ["NVIDIA L4"] * 3)
+    gpus = setting_widgets(app.run())["processes"]
+    assert gpus.label == "GPUs" and gpus.options == ["1", "2", "3"] and gpus.value == 1
+    gpus.set_value(2).run()
+    monkeypatch.setattr(runs, "gpus", list)  # none, but it has been asked for
+    assert setting_widgets(app.run())["processes"].value == 2
+
+
+def test_a_run_starts_from_any_that_has_weights(home, pets, monkeypatch):
+    monkeypatch.setattr(runs, "launch", lambda run: None)
+    make_run(home, "without", pets)
+    made = make_run(home, "with", pets)
+    made.weights.write_bytes(b"")
+    app = open_settings(page(folder=pets), "Optimisation")
+    choice = app.selectbox(key="first-run-start_from")
+    assert choice.options == ["Random weights", "with", *(run.id for run in runs.list_runs() if run.shipped)]
+    choice.set_value("with").run()
+    made.weights.unlink()  # meanwhile
+    assert app.run().selectbox(key="first-run-start_from").value == "with"
+    button(app, "Start").click().run()
+    assert texts(app.error) == ["with has no weights to start from; let it finish an epoch first."]
+    made.weights.write_bytes(b"")
+    assert started(app).recipe == BASE.replace(start_from="with")
 
 
 def test_start_makes_the_run_of_the_form_and_shows_it(pets, monkeypatch):
@@ -173,7 +245,8 @@ def test_start_makes_the_run_of_the_form_and_shows_it(pets, monkeypatch):
     monkeypatch.setattr(runs, "launch", launched.append)
     app = page(folder=pets)
     app.number_input(key="first-run-epochs").set_value(3)
-    app.selectbox(key="first-run-wandb").set_value("offline").run()
+    open_settings(app, "Hardware").selectbox(key="first-run-wandb").set_value("offline").run()
+    open_settings(app, "Model")  # what is no longer on the page still counts
     button(app, "Start").click().run()
     (run,) = runs.list_runs()[:1]
     assert [r.id for r in launched] == [run.id] and app.query_params["run"] == run.id
@@ -225,6 +298,78 @@ def test_a_new_run_like_this_fills_the_form(home, pets):
     button(app, "New run like this").click().run()
     assert app.number_input(key="first-run-epochs").value == 9 and app.number_input(key="first-run-lr").value == 0.25
     assert app.text_input(key="folder").value == str(pets) and "run" not in app.query_params
+
+
+def test_a_finished_run_is_trained_on_from_its_weights(home, pets):
+    run = make_run(home, "before", pets)
+    assert button(page("before"), "Train on from it") is None  # it has no weights
+    run.weights.write_bytes(b"")
+    app = open_settings(page(), "Optimisation")  # its widgets have been on the page, and are not when it is filled
+    app.session_state["more"] = False
+    app.selectbox(key="picked").set_value("before").run()
+    button(app, "Train on from it").click().run()
+    assert app.text_input(key="folder").value == str(pets) and "run" not in app.query_params
+    choice = open_settings(app, "Optimisation").selectbox(key="first-run-start_from")
+    assert choice.value == "before" and choice.proto.set_value  # or the browser would go on showing what it had
+
+
+def test_a_run_of_a_recipe_that_is_gone_fills_the_form_of_another(home, pets):
+    run = runs.create(Recipe(name="gone", epochs=77), str(pets), data.load(str(pets)), path=home / "runs" / "old")
+    runs.write_status(run.path, runs.Status(state="stopped"))
+    app = page("old")
+    button(app, "New run like this").click().run()
+    assert app.number_input(key=f"{app.selectbox(key='recipe').value}-epochs").value == 77
+
+
+@pytest.fixture
+def take_a_turn(monkeypatch):
+    """Starts a thread that waits for its turn on the CPU as a trainer does, and then holds it until it is stopped."""
+    monkeypatch.setattr(turns, "POLL_SECONDS", 0.01)
+
+    def hold(run):
+        with runs.FileLock(run.path / "lock"), contextlib.suppress(runs.Stopped):
+            reporter = runs.Reporter(run, runs.Status(state="starting"))
+            with turns.take_turn(run, reporter, "cpu"):
+                reporter.say(state="running", message="")
+                while True:
+                    reporter.check_stop()
+                    time.sleep(0.01)
+
+    threads = {}
+
+    def start(run):
+        threads[run] = threading.Thread(target=hold, args=[run])
+        threads[run].start()
+        while run.status().state not in ("queued", "running"):
+            assert threads[run].is_alive()
+            time.sleep(0.01)
+        return threads[run]
+
+    yield start
+    for run, thread in threads.items():
+        run.request_stop()
+        thread.join()
+
+
+def test_a_queued_run_says_what_is_ahead_and_can_be_cancelled(home, pets, take_a_turn):
+    first, second, third = (make_run(home, name, pets) for name in ("first", "second", "third"))
+    for run in (first, second):
+        take_a_turn(run)
+    waiting = take_a_turn(third)
+    app = AppTest.from_file("../app.py", default_timeout=30).run()
+    app.switch_page("pages/train.py").run()
+    assert app.query_params["run"] == "first"  # what trains comes before what waits
+    assert set(app.selectbox(key="picked").options) >= {"first (running)", "second (queued)", "third (queued)"}
+    app.selectbox(key="picked").set_value("second").run()
+    assert "Waiting for first to leave the cpu." in texts(app.markdown)
+    assert not any("(running)" in text for text in texts(app.markdown))  # the message names all there is
+    app.selectbox(key="picked").set_value("third").run()
+    assert "Waiting behind second; 2 runs are ahead." in texts(app.markdown)
+    assert "1. first (running)\n1. second (queued)" in texts(app.markdown)
+    assert button(app, "Stop") is None
+    button(app, "Cancel").click().run()
+    waiting.join()
+    assert button(app.run(), "Cancel") is None and first.status().live and second.status().live
 
 
 def test_a_live_run_comes_first_and_can_be_stopped(home, pets):

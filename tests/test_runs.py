@@ -42,12 +42,12 @@ def names_in(folder) -> set[str]:
 
 
 def test_a_new_run_holds_all_that_training_needs_and_nothing_else():
-    run = new_run(Recipe(name="My Recipe!", lr=0.5, image_size=131), parent="earlier")
+    run = new_run(Recipe(name="My Recipe!", lr=0.5, image_size=131))
     assert names_in(run.path) == {"run.json"}
     assert run.path.parent == runs.runs_dir() and run.id.endswith("-my-recipe-")
     config = run.config
     assert run.recipe == Recipe(name="My Recipe!", lr=0.5, image_size=131)
-    assert (config["data"], config["classes"], config["parent"]) == ("/photos/pets", ["cat", "dog"], "earlier")
+    assert (config["data"], config["classes"], config["parent"]) == ("/photos/pets", ["cat", "dog"], None)
     assert config["dataset"] == {"name": "pets", "fingerprint": "ab" * 16, "photos": 20}
     assert (config["image_size"], config["mean"], config["std"]) == (131, list(runs.MEAN), list(runs.STD))
     assert config["versions"].keys() == {"torch", "numpy", "pillow"}
@@ -68,6 +68,21 @@ def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path):
     with pytest.raises(RunError, match="cannot be written") as caught:
         new_run(path=tmp_path / "file" / "run")
     sentence(caught.value)
+
+
+def test_a_run_that_starts_from_another_knows_it_by_a_name_that_is_good_anywhere(tmp_path, monkeypatch):
+    inside, outside = new_run(), new_run(path=tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="has no weights to start from") as caught:
+        new_run(Recipe(start_from=inside.id))
+    sentence(caught.value)
+    with pytest.raises(RunError, match="There is no run"):
+        new_run(Recipe(start_from="gone"))
+    inside.weights.touch()
+    outside.weights.touch()
+    monkeypatch.chdir(tmp_path)
+    for given, kept in ((inside.id, inside.id), (str(inside.path), inside.id), ("elsewhere", str(outside.path))):
+        run = new_run(Recipe(start_from=given))
+        assert (run.config["parent"], run.recipe.start_from) == (kept, kept)
 
 
 def test_one_logit_needs_two_classes():
@@ -423,6 +438,7 @@ def test_launch_starts_the_trainer_in_a_session_of_its_own(tmp_path, monkeypatch
     runs.launch(run)
     child = runs._children[-1]
     assert os.getsid(child.pid) == child.pid
+    assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + runs.NICE, 19)
     assert child.wait(timeout=60) == 0  # cat met the end of its input at once
     train = f"-u {torchrun}-m alexnet train --run-dir {run.path} --resume"
     assert run.log_tail() == f"{tmp_path / 'home'}|{runs.PROJECT}|{train}"
