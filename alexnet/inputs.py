@@ -5,6 +5,7 @@ What `images` returns is indexed like an array `(N, 3, side, side)` uint8 in eve
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,14 +50,27 @@ class Streamed:
         """
         chosen = range(len(self))[index] if isinstance(index, slice) else index.tolist()
         try:
-            pictures = self._pool.map(self._read, chosen)
-            stacked = np.stack([np.asarray(picture) for picture in pictures])
+            return np.stack(list(self._pool.map(self._read, chosen)))
         except PhotoError as error:
             raise data.DataError(f"A photo of {self.dataset.name} changed while it was trained on: {error}") from None
-        return stacked.transpose(0, 3, 1, 2)
 
-    def _read(self, index: int) -> Image.Image:
-        return self.make(self.dataset.open(self.photos[index], self.at_least))
+    def _read(self, index: int) -> np.ndarray:
+        return data.planes(self.make(self.dataset.open(self.photos[index], self.at_least)))
+
+
+class Kept:
+    """Some of the photos that a cache holds."""
+
+    def __init__(self, cache: np.ndarray, rows: Sequence[int]) -> None:
+        self.cache, self.rows = cache, np.asarray(rows)
+        self.shape = (len(rows), *cache.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        """The photos of a slice, or with these indices, as `(n, 3, side, side)` uint8."""
+        return self.cache[self.rows[index]]
 
 
 def images(
@@ -67,33 +81,40 @@ def images(
     side: int,
     *,
     cache: str,
+    among: Sequence[Photo] | None = None,
     progress: data.Progress | None = None,
     at_least: int | None = None,
-) -> np.ndarray | Streamed:
+) -> Kept | Streamed:
     """`make` applied to each photo: kept in a file, or with `cache` off, or auto and no room, done at each reading.
 
-    The other arguments are those of `data.cached`.
+    Args:
+        cache: auto, on or off.
+        among: all those that one file keeps, for this run and for others that divide them otherwise.
+        others: those of `data.cached`.
 
     Raises:
         DataError: as `data.cached`.
     """
     if cache != "off":
+        among = photos if among is None else among
+        row = {photo.path: number for number, photo in enumerate(among)}
         try:
-            return data.cached(dataset, photos, make, key, side, progress, at_least)
+            kept = data.cached(dataset, among, make, key, side, progress, at_least)
+            return Kept(kept, [row[photo.path] for photo in photos])
         except data.NoRoom:
             if cache == "on":
                 raise
     return Streamed(dataset, photos, make, side, at_least)
 
 
-def reader(source: np.ndarray | Streamed, device: torch.device) -> Callable[[Tensor], Tensor]:
+def reader(source: Kept | Streamed, device: torch.device) -> Callable[[Tensor], Tensor]:
     """A function from indices (n,) int64, on the CPU, to those photos on `device`."""
-    if device.type == "cuda" and isinstance(source, np.ndarray):
+    if device.type == "cuda" and isinstance(source, Kept):
         free, _ = torch.cuda.mem_get_info(device)
-        if source.nbytes < free * RESIDENT_SHARE:
+        if math.prod(source.shape) < free * RESIDENT_SHARE:
             resident = torch.empty(source.shape, dtype=torch.uint8, device=device)
             for start in range(0, len(source), CHUNK):
-                resident[start : start + CHUNK] = torch.from_numpy(np.array(source[start : start + CHUNK]))
+                resident[start : start + CHUNK] = torch.from_numpy(source[start : start + CHUNK])
             return lambda indices: resident[indices.to(device, non_blocking=True)]
 
     def read(indices: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,10 +45,10 @@ class Photos:
     dataset: data.Dataset
     test: list[data.Photo]  # touched once, at the end
     val: list[data.Photo]
-    train_images: np.ndarray | inputs.Streamed  # (N, 3, CACHE_SIDE, CACHE_SIDE) uint8, squashed
+    train_images: inputs.Kept | inputs.Streamed  # (N, 3, CACHE_SIDE, CACHE_SIDE) uint8, squashed
     train_labels: Tensor
     train_sizes: Tensor  # (N, 2) float32: width and height before squashing
-    val_images: np.ndarray | inputs.Streamed  # (N, 3, image_size, image_size) uint8, from the evaluation transform
+    val_images: inputs.Kept | inputs.Streamed  # (N, 3, image_size, image_size) uint8, from the evaluation transform
     val_labels: Tensor
 
 
@@ -119,7 +118,14 @@ def load_photos(run: Run, reporter: Reporter) -> Photos:
         test=parts["test"],
         val=parts["val"],
         train_images=inputs.images(
-            dataset, parts["train"], to_square, "square", CACHE_SIDE, at_least=CACHE_SIDE, **how
+            dataset,
+            parts["train"],
+            to_square,
+            "square",
+            CACHE_SIDE,
+            among=dataset.photos,
+            at_least=CACHE_SIDE,
+            **how,
         ),
         train_labels=torch.tensor([photo.label for photo in parts["train"]]),
         train_sizes=torch.tensor([(photo.width, photo.height) for photo in parts["train"]], dtype=torch.float32),
@@ -433,12 +439,12 @@ def validate(session: Session) -> dict[str, Any]:
     return score(ordered[: len(photos.val_labels)], photos.val_labels, photos.dataset.classes)
 
 
-def _same_sized_batches(images: np.ndarray | inputs.Streamed, size: int) -> Iterator[Callable[[], Tensor]]:
+def _same_sized_batches(images: inputs.Kept | inputs.Streamed, size: int) -> Iterator[Callable[[], Tensor]]:
     """Batches of `size`, each read when called; the last one filled up with black, so that a compiled network meets one
     shape only."""
 
     def read(start: int) -> Tensor:
-        batch = torch.from_numpy(np.array(images[start : start + size]))
+        batch = torch.from_numpy(images[start : start + size])
         return torch.cat([batch, batch.new_zeros(size - len(batch), *batch.shape[1:])])
 
     return (lambda start=start: read(start) for start in range(0, len(images), size))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import data, inputs
+from alexnet import data, inputs, runs
 from alexnet.augment import to_square
 from alexnet.data import DataError
-from alexnet.inputs import Streamed
+from alexnet.inputs import Kept, Streamed
 
 CPU = torch.device("cpu")
 
@@ -22,19 +22,27 @@ def pets(photo_folder):
     return data.load(str(photo_folder(f"{label}/{n}.png" for label in ("cat", "dog") for n in range(5))))
 
 
-def read(pets, cache: str) -> np.ndarray | Streamed:
-    return inputs.images(pets, pets.photos, to_square, "square", 256, cache=cache)
+def read(pets, cache: str, photos=None) -> Kept | Streamed:
+    return inputs.images(pets, photos or pets.photos, to_square, "square", 256, cache=cache, among=pets.photos)
 
 
 def test_streamed_photos_are_those_of_the_cache(pets):
     kept, streamed = read(pets, "on"), read(pets, "off")
-    assert isinstance(kept, np.ndarray) and isinstance(streamed, Streamed)
+    assert isinstance(kept, Kept) and isinstance(streamed, Streamed)
     assert streamed.shape == kept.shape == (10, 3, 256, 256)
     chosen = np.array([7, 0, 7, 3])
     np.testing.assert_array_equal(streamed[chosen], kept[chosen])
     np.testing.assert_array_equal(streamed[8:12], kept[8:12])
     indices = torch.from_numpy(chosen)
     assert torch.equal(inputs.reader(streamed, CPU)(indices), inputs.reader(kept, CPU)(indices))
+
+
+def test_runs_that_divide_the_photos_otherwise_share_one_cache(pets):
+    whole, some = read(pets, "on"), read(pets, "on", pets.photos[7:3:-1])
+    assert len(some) == 4
+    np.testing.assert_array_equal(some[0:4], whole[np.array([7, 6, 5, 4])])
+    np.testing.assert_array_equal(some[np.array([1, 3])], whole[np.array([6, 4])])
+    assert len(list((runs.data_dir() / "cache").iterdir())) == 1
 
 
 def test_auto_streams_where_the_disk_lacks_room(pets, monkeypatch):
