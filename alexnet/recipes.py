@@ -212,7 +212,7 @@ class Recipe:
         choices=("one-cycle", "cosine", "step", "plateau", "constant"),
     )
     plateau_patience: int = setting(
-        5, "optimisation", "Epochs without a lower validation loss that the plateau schedule bears.", min=1, max=1000
+        5, "optimisation", "Epochs without a lower validation loss that the plateau schedule bears.", min=0, max=1000
     )
     warmup: float = setting(
         0.2,

@@ -8,7 +8,15 @@ import math
 
 import pytest
 
-from alexnet.recipes import RECIPES, Recipe, RecipeError, learning_rate, parse_setting
+from alexnet.recipes import (
+    RECIPES,
+    Recipe,
+    RecipeError,
+    dropout_of_layers,
+    learning_rate,
+    parse_setting,
+    reductions_on_plateau,
+)
 
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
 
@@ -20,7 +28,11 @@ def test_every_setting_can_be_offered_in_a_form(name):
     assert meta["help"].endswith(".") and ". " not in meta["help"] and "\n" not in meta["help"]
 
 
-@pytest.mark.parametrize("name", [name for name, f in FIELDS.items() if f.type in ("int", "float")])
+FOLDS = ("folds", "fold")  # each is checked against the other
+NUMBERS = [name for name, f in FIELDS.items() if f.type in ("int", "float") and name not in FOLDS]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 def test_every_number_has_a_range_whose_ends_are_within_it(name):
     low, high = FIELDS[name].metadata["min"], FIELDS[name].metadata["max"]
     room = {"image_size": 67, "resize": 1024, "val_fraction": 0.0, "test_fraction": 0.0}
@@ -184,3 +196,60 @@ def test_after_the_warm_up_the_schedule_fills_the_rest():
     assert learning_rate(Recipe(schedule="cosine", lr=1.0, warmup=0.4), 0.7) == pytest.approx(0.5)
     assert learning_rate(Recipe(schedule="step", lr=1.0, warmup=0.4), 0.75) == pytest.approx(0.1)
     assert learning_rate(Recipe(schedule="constant", lr=1.0, warmup=0.4), 0.7) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"folds": 3}, "fold"),
+        ({"folds": 3, "fold": 4}, "fold"),
+        ({"fold": 1}, "fold"),
+        ({"folds": 1, "fold": 1}, "folds"),
+        ({"towers_apart": True}, "towers_apart"),
+        ({"towers_apart": True, "groups": 2, "processes": 2}, "towers_apart"),
+        ({"mixup": 0.2, "cutmix": 1.0}, "cutmix"),
+        ({"dropout_by_layer": "fc9=0.5"}, "dropout_by_layer"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings, field):
+    with pytest.raises(RecipeError) as caught:
+        Recipe(**settings)
+    assert caught.value.field == field
+
+
+def test_a_fold_of_a_cross_validation():
+    assert Recipe(folds=3, fold=3).fold == 3
+
+
+def test_dropout_by_layer():
+    assert dropout_of_layers(0.4, "") == {"fc6": 0.4, "fc7": 0.4}
+    assert dropout_of_layers(0.4, "conv5=0.1, fc7=0") == {"conv5": 0.1, "fc6": 0.4, "fc7": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("conv6=0.1", "names no layer; use conv1, conv2, conv3, conv4, conv5, fc6, fc7"),
+        ("fc7", "gives no number; write it as in fc7=0.5"),
+        ("fc7=half", "gives no number"),
+        ("fc7=1", "1 is out of range; use a value from 0 to 0.95"),
+        ("fc7=nan", "out of range"),
+    ],
+)
+def test_dropout_of_a_layer_that_cannot_be(text, said):
+    with pytest.raises(RecipeError, match=said):
+        dropout_of_layers(0.4, text)
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_plateaus_are_those_of_pytorch(patience):
+    torch = pytest.importorskip("torch")
+    losses = [1.0, 0.9, 0.91, 0.89995, 0.9, 0.7, 0.8, 0.8, 0.8, 0.8, 0.69, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience)
+    recipe = Recipe(schedule="plateau", plateau_patience=patience, lr=1.0, warmup=0.0)
+    for epoch, loss in enumerate(losses, 1):
+        reference.step(loss)
+        rate = learning_rate(recipe, epoch / 100, reductions_on_plateau(losses[:epoch], patience))
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert rate < 1.0
