@@ -1,7 +1,7 @@
 """What the benchmarks share: their options, measuring in turns, and showing what came out.
 
 Both sides of a comparison take turns, so that whatever else the machine does slows both; each figure is the median
-over the turns of one process. Nothing here imports torch at once: the clock starts before that, and `--help` is quick.
+over the turns of one run. Nothing here imports torch at once: the clock starts before that, and `--help` is quick.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from alexnet.errors import LabError
 from alexnet.recipes import RECIPES, Recipe, RecipeError
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     import torch
 
 STARTED = time.perf_counter()
@@ -161,6 +164,48 @@ class Side:
 
     step: Callable[[], object]
     at_work: Callable[[], AbstractContextManager] = nullcontext
+
+
+@contextlib.contextmanager
+def apart(make: Callable[..., AbstractContextManager[Side]], *arguments: Any) -> Iterator[Side]:
+    """The side that `make(*arguments)` gives, in a process of its own: how the other one sets up its process is no help.
+
+    `make` has to be a function of a module, since the other process starts from nothing.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, make, arguments))
+    process.start()
+    there.close()
+
+    def ask(what: str) -> None:
+        here.send(what)
+        here.recv()
+
+    @contextlib.contextmanager
+    def at_work() -> Iterator[None]:
+        ask("begin")
+        try:
+            yield
+        finally:
+            ask("pause")
+
+    try:
+        here.recv()  # it is ready
+        yield Side(lambda: ask("step"), at_work)
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(asked: Connection, make: Callable[..., AbstractContextManager[Side]], arguments: tuple) -> None:
+    """Do what the other process asks for, until it goes."""
+    with make(*arguments) as side, contextlib.ExitStack() as turn, contextlib.suppress(EOFError):
+        actions = {"step": side.step, "begin": lambda: turn.enter_context(side.at_work()), "pause": turn.close}
+        asked.send(None)
+        while True:
+            actions[asked.recv()]()
+            asked.send(None)
 
 
 def alternate(

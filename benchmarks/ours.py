@@ -19,7 +19,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from alexnet import data, inputs, model, runs, train
 from alexnet.augment import draw
 from alexnet.distributed import ALONE
-from alexnet.hardware import choose_device, choose_hardware
+from alexnet.hardware import choose_device, choose_hardware, keep_freed_memory
 from alexnet.recipes import Recipe
 from alexnet.runs import Reporter, Status
 from benchmarks import measure
@@ -84,6 +84,7 @@ def _home(folder: Path) -> Iterator[None]:
 
 def open_session(recipe: Recipe, dataset: data.Dataset) -> train.Session:
     """A run of `recipe` on `dataset`, opened as the trainer opens it: photos cached, network compiled and tried."""
+    keep_freed_memory()
     run = runs.create(recipe, str(dataset.root), dataset)
     reporter = Reporter(run, Status(state="starting", epochs=recipe.epochs))
     photos = train.load_photos(run, reporter)

@@ -23,19 +23,15 @@ SECONDS = 100.0
 
 def compare(options: argparse.Namespace) -> Result:
     """Both steps in turns."""
-    import torch
-
     from benchmarks import ours, stock
 
     recipe = measure.training_recipe(options)
     with ours.bench(options.data, options.photos) as bench:
         session = ours.open_session(recipe, bench.dataset)
-        device, classes = session.hardware.device, len(bench.dataset.classes)
-        trainer = stock.Trainer(recipe, classes, device)
-        images = torch.randn(session.batch, 3, recipe.image_size, recipe.image_size, device=device)
-        labels = torch.randint(classes, (session.batch,), device=device)
-        sides = {"stock": Side(lambda: trainer.step(images, labels)), "ours": Side(ours.step_alone(session))}
-        seconds, rounds = measure.alternate(sides, device, options.seconds, ours.turn_seconds(device))
+        device = session.hardware.device
+        with measure.apart(stock.stepping, recipe, len(bench.dataset.classes), session.batch, device) as theirs:
+            sides = {"stock": theirs, "ours": Side(ours.step_alone(session))}
+            seconds, rounds = measure.alternate(sides, device, options.seconds, ours.turn_seconds(device))
     speed = {name: session.batch / seconds[name] for name in sides}
     return Result(
         {"step": Comparison("images/s", speed["ours"], speed["stock"])},

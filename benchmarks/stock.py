@@ -22,6 +22,7 @@ from alexnet.augment import ASPECT
 from alexnet.recipes import Recipe
 from alexnet.runs import MEAN, STD
 from benchmarks import measure
+from benchmarks.measure import Side
 
 ENDLESS = 10**9  # photos
 
@@ -127,3 +128,20 @@ class Trainer:
         self.optimizer.step()
         accuracy = (output.argmax(1) == labels).float().mean()
         return loss.item(), accuracy.item()
+
+
+@contextlib.contextmanager
+def training(recipe: Recipe, classes: int, folder: Path, batch_size: int, device: torch.device) -> Iterator[Side]:
+    """Training on the photos in `folder`, end to end."""
+    trainer = Trainer(recipe, classes, device)
+    with contextlib.closing(Batches(folder, training_transform(recipe), batch_size, device)) as batches:
+        yield Side(lambda: trainer.step(*next(batches)), batches.at_work)
+
+
+@contextlib.contextmanager
+def stepping(recipe: Recipe, classes: int, batch_size: int, device: torch.device) -> Iterator[Side]:
+    """The step alone, on random numbers."""
+    trainer = Trainer(recipe, classes, device)
+    images = torch.randn(batch_size, 3, recipe.image_size, recipe.image_size, device=device)
+    labels = torch.randint(classes, (batch_size,), device=device)
+    yield Side(lambda: trainer.step(images, labels))

@@ -4,7 +4,7 @@
 
 Ours is the product's own step in a real run (see `ours.py`); stock is ImageFolder, DataLoader, torchvision's
 transforms and eager float32 (see `stock.py`). Both train the same network on the same photos with the same crops,
-flips, colours, batch size, optimizer and number of threads, in turns, within one process. Filling the cache and
+flips, colours, batch size, optimizer and number of threads, in turns, each in a process of its own. Filling the cache and
 compiling come before the measurement, and `seconds_before` says how long they took.
 """
 
@@ -35,13 +35,11 @@ def compare(options: argparse.Namespace) -> Result:
         started = time.perf_counter()
         session = ours.open_session(recipe, bench.dataset)
         before = time.perf_counter() - started  # caching and compiling
-        device = session.hardware.device
-        trainer = stock.Trainer(recipe, len(bench.dataset.classes), device)
-        loader = stock.Batches(bench.train_folder, stock.training_transform(recipe), session.batch, device)
-        stack.enter_context(contextlib.closing(loader))
+        device, classes = session.hardware.device, len(bench.dataset.classes)
+        theirs = measure.apart(stock.training, recipe, classes, bench.train_folder, session.batch, device)
         reading = stack.enter_context(contextlib.closing(ours.batches(session)))
         sides = {
-            "stock": Side(lambda: trainer.step(*next(loader)), loader.at_work),
+            "stock": stack.enter_context(theirs),
             "ours": Side(lambda: train.train_step(session, *next(reading))),
             "step": Side(ours.step_alone(session)),
         }

@@ -246,7 +246,7 @@ def test_plateaus_are_those_of_pytorch(patience):
     torch = pytest.importorskip("torch")
     losses = [1.0, 0.9, 0.91, 0.89995, 0.9, 0.7, 0.8, 0.8, 0.8, 0.8, 0.69, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience, eps=0)
     recipe = Recipe(schedule="plateau", plateau_patience=patience, lr=1.0, warmup=0.0)
     for epoch, loss in enumerate(losses, 1):
         reference.step(loss)
