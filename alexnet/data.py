@@ -243,7 +243,8 @@ class _Label:
 def _labels(files: Sequence[str]) -> dict[str, _Label]:
     """The label and the split of each file, from its path."""
     labels = {path: _Label(reason="not a photo file") for path in files}
-    photos = {path: PurePosixPath(path).parts for path in files if Path(path).suffix.lower() in PHOTO_SUFFIXES}
+    # Strings, not paths: this looks at every file each time a dataset is opened.
+    photos = {path: tuple(path.split("/")) for path in files if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES}
     for path in [path for path in photos if _as_text(path) != path]:
         labels[path] = _Label(reason="a name that is not Unicode")
         del photos[path]
@@ -310,7 +311,7 @@ def _check(root: Path, paths: Sequence[str], progress: Progress | None) -> dict[
     """Decode every photo once; remembered by size and time of change, so that the next call reads nothing."""
     index_path = runs.data_dir() / "index" / f"{digest(str(root).encode())}.json"
     index = _read_index(index_path)
-    stats = {path: _stat(root / path) for path in paths}
+    stats = {path: _stat(os.path.join(root, path)) for path in paths}
     known = {path: _Check(*index[path][2:]) for path in paths if path in index and index[path][:2] == stats[path]}
     new = [path for path in paths if path not in known]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -344,9 +345,9 @@ def _check_one(path: Path) -> _Check:
     return _Check(digest(content), width, height)
 
 
-def _stat(path: Path) -> list[int]:
+def _stat(path: str) -> list[int]:
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return [0, 0]
     return [stat.st_size, stat.st_mtime_ns]

@@ -176,7 +176,9 @@ class WholeBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         values = x.float()
         count = values.new_full((1,), values.numel() / values.shape[1])
-        sums = all_reduce(torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]), "sum", dist.group.WORLD)
+        sums = all_reduce(
+            torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]), "sum", dist.group.WORLD
+        )
         (total, squares), count = sums[:-1].chunk(2), sums[-1]
         mean = total / count
         var = (squares / count - mean.square()).clamp(min=0)

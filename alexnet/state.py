@@ -21,6 +21,8 @@ from alexnet.recipes import Recipe
 from alexnet.runs import Run
 from alexnet.towers import lay_over
 
+CHECKPOINT = "checkpoint.pt"
+
 
 class CheckpointError(LabError, RuntimeError):
     """A checkpoint that cannot be written or read; the text is one sentence that says what to do."""
@@ -77,16 +79,25 @@ class State:
             self.model.load_state_dict(own)
 
 
-def initial_state(recipe: Recipe, classes: list[str], hardware: Hardware) -> State:
+def initial_state(recipe: Recipe, classes: list[str], hardware: Hardware, *, blank: bool = False) -> State:
     """Network, average and optimizer at the start of a run; the same for the same seed.
+
+    Args:
+        recipe: the settings.
+        classes: their names, in order.
+        hardware: where the state is to be.
+        blank: leave all values open, since a checkpoint is about to set them; drawing them first would cost a second.
 
     Raises:
         RunError: the run to start from is gone.
         WeightsError: its weights do not fit this network.
     """
     torch.manual_seed(recipe.seed)
-    network: nn.Module = model.from_recipe(recipe, len(classes))
-    if recipe.start_from:
+    with torch.device("meta" if blank else "cpu"):
+        network: nn.Module = model.from_recipe(recipe, len(classes))
+    if blank:
+        network.to_empty(device="cpu")
+    elif recipe.start_from:
         start_from(runs.find(recipe.start_from), network, classes)
     network = network.to(hardware.device, memory_format=hardware.memory_format)
     if recipe.freeze_features:
@@ -125,6 +136,11 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return (folder / CHECKPOINT).exists()
+
+
 def save_checkpoint(folder: Path, recipe: Recipe, state: State) -> None:
     """Replace `checkpoint.pt` in one step; if that fails, the previous one stays.
 
@@ -143,7 +159,7 @@ def save_checkpoint(folder: Path, recipe: Recipe, state: State) -> None:
             },
             temporary,
         )
-        os.replace(temporary, folder / "checkpoint.pt")
+        os.replace(temporary, folder / CHECKPOINT)
     except (OSError, RuntimeError):  # torch tells a full disk as a RuntimeError
         raise CheckpointError(
             "The checkpoint cannot be written; free some space and resume from the last one."
@@ -158,12 +174,11 @@ def load_checkpoint(folder: Path, recipe: Recipe, state: State) -> None:
     Raises:
         CheckpointError: it is damaged, or of another recipe.
     """
-    path = folder / "checkpoint.pt"
-    if not path.exists():
+    if not has_checkpoint(folder):
         return
     try:
         device = state.progress.epoch_sums.device
-        saved = torch.load(path, map_location=device, weights_only=True, mmap=device.type == "cpu")
+        saved = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True, mmap=device.type == "cpu")
         if {
             **Recipe().to_dict(),
             **saved["recipe"],

@@ -28,7 +28,7 @@ from alexnet.hardware import Hardware, is_out_of_memory, memory_in_use
 from alexnet.predict import averaged_logits, class_logits, load_classifier
 from alexnet.recipes import Recipe, learning_rate, reductions_on_plateau
 from alexnet.runs import Reporter, Run, Stopped
-from alexnet.state import State, initial_state, load_checkpoint, save_checkpoint
+from alexnet.state import CHECKPOINT, State, has_checkpoint, initial_state, load_checkpoint, save_checkpoint
 
 CHECKPOINT_SECONDS = 300.0  # between checkpoints within a long epoch
 RECORDS_PER_EPOCH = 20  # points that the training curve gains within an epoch
@@ -143,7 +143,7 @@ def open_session(run: Run, photos: Photos, hardware: Hardware, reporter: Reporte
     """
     recipe = run.recipe
     torch.backends.cudnn.benchmark = True
-    state = initial_state(recipe, list(photos.dataset.classes), hardware)
+    state = initial_state(recipe, list(photos.dataset.classes), hardware, blank=has_checkpoint(run.path))
     load_checkpoint(run.path, recipe, state)
     state.train_mode(recipe)
     progress = state.progress
@@ -464,4 +464,4 @@ def _finish(run: Run, session: Session) -> None:
     message = f"Ended early: no better validation accuracy for {recipe.patience} epochs." if early else ""
     reporter.say(state="finished", message=message, eta_seconds=None)
     # Three times the size of the weights, and of no use once the run is known to have finished; never before.
-    (run.path / "checkpoint.pt").unlink(missing_ok=True)
+    (run.path / CHECKPOINT).unlink(missing_ok=True)
