@@ -138,7 +138,7 @@ def open_session(run: Run, photos: Photos, hardware: Hardware, reporter: Reporte
     """The state as the last checkpoint left it, or as a run starts, tried out on this hardware.
 
     Raises:
-        TrainingError: not even one photo at a time fits into memory.
+        TrainingError: not even two photos at a time fit into memory, or there are too few for all processes.
         CheckpointError: the checkpoint is damaged, or of another recipe.
     """
     recipe = run.recipe
@@ -151,6 +151,8 @@ def open_session(run: Run, photos: Photos, hardware: Hardware, reporter: Reporte
         progress.epoch_sums.zero_()
         progress.record_sums.zero_()
     batch = min(recipe.batch_size, len(photos.train_images))
+    if batch < 2 * group.size and group.size > 1:
+        raise TrainingError(f"{group.size} processes cannot share a batch of {batch} photos; raise batch_size.")
     steps = len(photos.train_images) // batch
     clock = Clock(progress.step, progress.seconds, steps * recipe.epochs, batch)
     session = Session(

@@ -15,11 +15,12 @@ import torch.multiprocessing
 from safetensors.torch import load_file
 from torch import nn
 
-from alexnet import data, distributed, doodles, runs
+from alexnet import data, distributed, doodles, runs, train
 from alexnet.distributed import Group, ProcessError, WholeBatchDropout, WholeBatchNorm, divide
 from alexnet.errors import LabError
+from alexnet.hardware import Hardware
 from alexnet.recipes import Recipe
-from alexnet.runs import Run, Stopped
+from alexnet.runs import Reporter, Run, Status, Stopped
 from alexnet.worker import work
 
 RECIPE = Recipe(
@@ -236,6 +237,14 @@ def test_what_keeps_one_process_from_training_ends_all(photos, tmp_path):
     process = torchrun(tmp_path, "--data", str(tmp_path / "none"), "--run-dir", str(tmp_path / "run"))
     assert process.wait() == 1
     assert "check the path" in (tmp_path / "log.txt").read_text()
+
+
+def test_processes_without_photos_are_refused(photos, tmp_path):
+    run = runs.create(RECIPE.replace(batch_size=3), photos, data.load(photos), path=tmp_path / "run")
+    reporter = Reporter(run, Status())
+    hardware = Hardware(torch.device("cpu"), bfloat16=False, compile=False)
+    with pytest.raises(train.TrainingError, match="2 processes cannot share a batch of 3 photos; raise batch_size."):
+        train.open_session(run, train.load_photos(run, reporter), hardware, reporter, Group(0, 2))
 
 
 def test_the_page_starts_several_processes_by_itself(alone, photos, tmp_path, monkeypatch):
