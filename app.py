@@ -11,8 +11,10 @@ st.set_page_config(page_title="AlexNet Lab", page_icon="🐾", layout="wide")
 st.html("<style>[data-testid='stMainBlockContainer'] { padding-top: 4.5rem; }</style>")
 page = st.navigation(
     [  # each address is the file's name, so that a link finds its page before the first navigation, too
-        st.Page("pages/classify.py", title="Classify", icon="🔍", url_path="classify", default=True),
+        st.Page("pages/classify.py", title="Classify", icon="🔍", url_path="", default=True),
         st.Page("pages/train.py", title="Train", icon="📈", url_path="train"),
+        # Streamlit serves the default page at / only; this is where people look for it.
+        st.Page("pages/classify.py", title="Classify", icon="🔍", url_path="classify", visibility="hidden"),
     ],
     position="top",
 )

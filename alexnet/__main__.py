@@ -212,12 +212,18 @@ def _classify(options: argparse.Namespace) -> int:
         print(json.dumps({"run": classifier.run.id, "photos": answers}, ensure_ascii=False))
     else:
         for answer in answers:
-            print(f"{answer['file']}: {answer.get('error') or _percentages(answer['probabilities'])}")
+            print(f"{answer['file']}: {answer.get('error') or _in_words(answer)}")
     return int(any("error" in answer for answer in answers))
 
 
-def _percentages(probabilities: dict[str, float]) -> str:
-    return ", ".join(f"{name} {p:.1%}" for name, p in sorted(probabilities.items(), key=lambda item: -item[1]))
+def _in_words(answer: dict[str, Any]) -> str:
+    from alexnet.familiarity import neither
+
+    ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
+    percentages = ", ".join(f"{name} {p:.1%}" for name, p in ordered)
+    if answer["label"] is not None:
+        return percentages
+    return f"{neither(list(answer['probabilities']))} (looks familiar to {answer['familiarity']:.0%}); {percentages}"
 
 
 def _classify_one(classifier: Any, number: int, path: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -230,7 +236,12 @@ def _classify_one(classifier: Any, number: int, path: Path, options: argparse.Na
     except PhotoError as error:
         return {"file": str(path), "error": str(error)}
     prediction = classifier([photo])[0]
-    answer = {"file": str(path), "label": prediction.label, "probabilities": prediction.probabilities}
+    answer = {
+        "file": str(path),
+        "label": prediction.label,
+        "familiarity": prediction.familiarity,
+        "probabilities": prediction.probabilities,
+    }
     if options.saliency:
         # The number keeps apart photos of one name from different folders.
         stem = f"{number}-{path.stem}" if len(options.photos) > 1 else path.stem
@@ -244,7 +255,7 @@ def _write_saliency(classifier: Any, photo: Any, prediction: Any, stem: str, opt
 
     from alexnet import saliency
 
-    attribution = saliency.attribute(classifier, photo, options.saliency, prediction.label)
+    attribution = saliency.attribute(classifier, photo, options.saliency, prediction.best)
     signed = saliency.METHODS[options.saliency].signed
     colormap = next(name for name, table in saliency.COLORMAPS.items() if table.diverging == signed)
     target = options.out / f"{stem}-{options.saliency}.png"
@@ -267,24 +278,45 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         default="all",
         help="only this split, as the run itself divides the photos",
     )
+    evaluate.add_argument(
+        "--neither",
+        type=Path,
+        metavar="FOLDER",
+        help="also tell those photos from the photos in this folder, which show something else",
+    )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     evaluate.set_defaults(command=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from alexnet import data
-    from alexnet.evaluate import evaluate
+    from alexnet.evaluate import evaluate, interval, measure_neither
     from alexnet.predict import load_classifier
 
     run = _run(options.run)
+    if options.neither:
+        data.photo_files(options.neither)  # a mistyped folder is told now, not after minutes
     dataset = data.load(options.data, _show_progress)
     photos = data.split_of(dataset, run.recipe, options.split)
-    metrics = evaluate(load_classifier(run), dataset, photos, _show_progress).metrics
+    classifier = load_classifier(run)
+    evaluation = evaluate(classifier, dataset, photos, _show_progress)
+    metrics = evaluation.metrics
+    if options.neither:
+        metrics |= measure_neither(classifier, options.neither, evaluation, _show_progress)
     if options.json:
         print(json.dumps({"run": run.id, "split": options.split, **metrics}, ensure_ascii=False))
         return 0
-    print(f"{run.id} on {len(photos):,} photos: accuracy {metrics['accuracy']:.2%}, loss {metrics['loss']:.4f}")
+    low, high = interval(metrics["accuracy"], metrics["count"])
+    print(
+        f"{run.id} on {len(photos):,} photos: accuracy {metrics['accuracy']:.2%} "
+        f"(95 % interval {low:.2%} to {high:.2%}), loss {metrics['loss']:.4f}"
+    )
     _print_confusion(metrics)
+    print(f"  calibration error (ECE): {metrics['ece']:.2%}")
+    print(f"  risk at 90 % coverage: {metrics['risk_at_90']:.2%} wrong of the 90 % that it is surest of")
+    if options.neither:
+        found = metrics["neither"]
+        print(f"  neither: AUROC {metrics['auroc_neither']:.3f} against {found['count']:,} photos of something else")
     return 0
 
 
@@ -332,18 +364,36 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:
-    export = commands.add_parser("export", help="write a run as a small folder that can be shipped")
+    export = commands.add_parser("export", help="write a run as a small folder to ship, or its whole weights")
     export.add_argument("--run", required=True, help=RUN_HELP)
     export.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="the folder to write, such as weights/NAME"
+    )
+    export.add_argument(
+        "--format",
+        choices=("small", "pth", "safetensors"),
+        default="small",
+        help="small: a run with compressed weights and its report (the default); pth, safetensors: one file with the "
+        "uncompressed weights, for plain PyTorch",
+    )
+    export.add_argument(
+        "--neither",
+        type=Path,
+        metavar="FOLDER",
+        help="small: also measure how well photos in this folder, which show something else, are recognised as such",
     )
     export.set_defaults(command=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
-    from alexnet.export import ship
+    from alexnet.export import ship, write_whole
 
-    metrics = ship(_run(options.run), options.out, _show_progress)
+    run = _run(options.run)
+    if options.format != "small":
+        file = write_whole(run, options.out, options.format)
+        print(f"{file}: {file.stat().st_size / 1e6:.0f} MB, answers as {run.id} does")
+        return 0
+    metrics = ship(run, options.out, _show_progress, options.neither)
     print(f"{options.out}: accuracy {metrics['accuracy']:.2%} on {metrics['count']:,} photos, as shipped")
     return 0
 

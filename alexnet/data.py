@@ -209,6 +209,18 @@ def _nothing_usable(root: Path, skipped: Sequence[Skip]) -> str:
     )
 
 
+def photo_files(root: Path) -> list[str]:
+    """Relative POSIX paths of all files below `root` that count as photos by their suffix, sorted; nothing is opened.
+
+    Raises:
+        DataError: there is no such folder, it cannot be read, or it holds no such file.
+    """
+    files = [path for path in _list(root) if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES]
+    if not files:
+        raise DataError(f"There is no photo in the folder {root}; give one that holds photos.")
+    return files
+
+
 def _list(root: Path) -> list[str]:
     """Relative POSIX paths of all files below `root`, hidden ones left out, sorted; follows links, loops excepted."""
     if not os.path.exists(root):  # Path.exists raises where a name is too long
@@ -480,6 +492,14 @@ def split_of(dataset: Dataset, recipe: Recipe, name: str) -> list[Photo]:
     if not photos:
         raise DataError(f"The run keeps no photo of {dataset.name} for the {name} split; choose another split.")
     return photos
+
+
+def split_counts(dataset: Dataset, recipe: Recipe) -> dict[str, dict[str, int]]:
+    """How many photos of each class are in `train`, `val` and `test`; raises as `split`."""
+    return {
+        name: {title: sum(photo.label == label for photo in photos) for label, title in enumerate(dataset.classes)}
+        for name, photos in split(dataset, recipe).items()
+    }
 
 
 def _divide(photos: Sequence[Photo], val_fraction: float, test_fraction: float, salt: str) -> dict[str, list[Photo]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from alexnet import runs
+from alexnet import calibration, data, familiarity, runs
 from alexnet.data import DataError, Dataset, Photo
-from alexnet.images import PhotoError
+from alexnet.images import PhotoError, open_photo
 from alexnet.predict import Classifier
 
 BATCH = 64
+BINS = 15  # of the top probability, as in Guo et al. 2017 (arXiv 1706.04599)
+COVERAGE = 0.9  # of the photos, at which the risk is reported
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Evaluation:
     files: tuple[str, ...]
     labels: Tensor  # (N,) int64
     logits: Tensor  # (N, classes) float32
+    familiarity: Tensor | None = None  # (N,) float32, scores of `Familiarity.score`
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -42,15 +46,18 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, A
     """The metrics of predictions.
 
     Args:
-        logits: `(N, classes)` float.
+        logits: `(N, classes)` float, already divided by the temperature.
         labels: `(N,)` int64, indices into `classes`.
         classes: their names.
 
     Returns:
         `accuracy` (0 to 1), `loss` (mean cross-entropy in nats), `count`, `classes`, `confusion` (counts; rows are true
-        classes, columns predicted ones) and `per_class` (name -> `count` and `accuracy`, None where there is no photo).
+        classes, columns predicted ones), `per_class` (name -> `count` and `accuracy`, None where there is no photo), `ece`
+        (0 to 1), `risk_at_90` (the error rate, 0 to 1, of the 90 % of photos with the highest top probability) and
+        `reliability` (as the function of that name has it).
     """
-    n = len(classes)
+    n, probabilities = len(classes), logits.double().softmax(1)
+    bins = reliability(probabilities, labels)
     confusion = torch.bincount(labels * n + logits.argmax(dim=1), minlength=n * n).view(n, n)
     return {
         "accuracy": confusion.trace().item() / len(labels),
@@ -59,6 +66,9 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, A
         "classes": list(classes),
         "confusion": confusion.tolist(),
         "per_class": by_class(confusion.tolist(), classes),
+        "ece": expected_calibration_error(bins),
+        "risk_at_90": risk(probabilities, labels, COVERAGE),
+        "reliability": bins,
     }
 
 
@@ -68,6 +78,69 @@ def by_class(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dict
     return {
         name: {"count": total, "accuracy": right / total if total else None} for name, (right, total) in counts.items()
     }
+
+
+def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> list[dict[str, Any]]:
+    """How often the network is right where it is so sure: photos in equal-width bins of their top probability.
+
+    Args:
+        probabilities: `(N, classes)` float; rows sum to 1.
+        labels: `(N,)` int64.
+        bins: how many divide 0 to 1; each holds its upper edge.
+
+    Returns:
+        For each bin that holds a photo `count`, `confidence` (mean top probability), `accuracy` and `interval` (95 %).
+    """
+    top, predicted = probabilities.double().max(1)
+    edges = torch.arange(1, bins, dtype=torch.float64) / bins
+    place, right = torch.bucketize(top, edges), (predicted == labels).double()
+    found = []
+    for index in place.unique().tolist():
+        inside = place == index
+        count, accuracy = int(inside.sum()), right[inside].mean().item()
+        confidence = top[inside].mean().item()
+        found.append(
+            {"count": count, "confidence": confidence, "accuracy": accuracy, "interval": interval(accuracy, count)}
+        )
+    return found
+
+
+def expected_calibration_error(bins: Sequence[dict[str, Any]]) -> float:
+    """The mean distance of confidence from accuracy, weighted by the photos in each of the bins of `reliability`.
+
+    Naeini et al. 2015, as Guo et al. 2017 (arXiv 1706.04599, section 2) have it.
+    """
+    total = sum(b["count"] for b in bins)
+    return sum(b["count"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / total
+
+
+def risk(probabilities: Tensor, labels: Tensor, coverage: float) -> float:
+    """The error rate of the share `coverage` of photos with the highest top probability (El-Yaniv and Wiener 2010).
+
+    Of photos that tie at the edge of that share each counts alike, so that their order does not matter.
+    """
+    top, predicted = probabilities.double().max(1)
+    kept = max(1, round(coverage * len(top)))
+    edge = top.topk(kept).values[-1]
+    wrong, above, tied = (predicted != labels).double(), top > edge, top == edge
+    share = (kept - above.sum()) / tied.sum()
+    return ((wrong[above].sum() + share * wrong[tied].sum()) / kept).item()
+
+
+def interval(accuracy: float, count: int) -> list[float]:
+    """Lower and upper end of the 95 % confidence interval of an accuracy on `count` photos (Wilson 1927)."""
+    z = 1.959963984540054
+    middle = accuracy + z * z / (2 * count)
+    reach = z * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
+    low, high = ((middle + sign * reach) / (1 + z * z / count) for sign in (-1, 1))
+    return [max(0.0, low), min(1.0, high)]
+
+
+def auroc(inside: Tensor, outside: Tensor) -> float:
+    """The probability that a score of `inside` `(N,)` is higher than one of `outside` `(M,)`; equal ones count half."""
+    ordered = outside.double().sort().values
+    below, up_to = (torch.searchsorted(ordered, inside.double(), right=right).double() for right in (False, True))
+    return ((below + up_to).mean() / (2 * len(ordered))).item()
 
 
 def evaluate(
@@ -82,22 +155,136 @@ def evaluate(
         DataError: the dataset has a class that the classifier does not know, or a photo can no longer be read.
     """
     index = match_classes(dataset.classes, classifier.classes)
-
-    def crop(photo: Photo) -> Image.Image:
-        return classifier.transform.crop_photo(dataset.open(photo))
-
-    logits = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(photos), BATCH):
-            try:
-                crops = list(pool.map(crop, photos[start : start + BATCH]))
-            except PhotoError as error:
-                raise DataError(f"A photo of {dataset.name} changed while it was read: {error}") from None
-            logits.append(classifier.answer(classifier.transform.stack(crops)))
-            if progress:
-                progress("Evaluating", min(start + BATCH, len(photos)), len(photos))
+    tell = progress and (lambda done, total: progress("Evaluating", done, total))
+    crop = _cropper(classifier, dataset)
+    logits, scores = _examine(classifier, _stacks(classifier, photos, crop, tell))
     labels = torch.tensor([index[photo.label] for photo in photos])
-    return Evaluation(classifier.classes, tuple(photo.path for photo in photos), labels, torch.cat(logits))
+    return Evaluation(classifier.classes, tuple(photo.path for photo in photos), labels, logits, scores)
+
+
+def _cropper(classifier: Classifier, dataset: Dataset) -> Callable[[Photo], Image.Image]:
+    def crop(photo: Photo) -> Image.Image:
+        try:
+            return classifier.transform.crop_photo(dataset.open(photo))
+        except PhotoError as error:
+            raise DataError(f"A photo of {dataset.name} changed while it was read: {error}") from None
+
+    return crop
+
+
+def _examine(classifier: Classifier, stacks: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """As `Classifier.examine` has it, of several stacks; no rows where there is none."""
+    parts = [classifier.examine(images) for images in stacks]
+    if not parts:
+        return torch.zeros(0, len(classifier.classes)), None
+    logits, scores = zip(*parts, strict=True)
+    return torch.cat(logits), None if scores[0] is None else torch.cat(scores)
+
+
+def calibrate(
+    classifier: Classifier,
+    dataset: Dataset,
+    photos: Sequence[Photo],
+    progress: Callable[[str, int, int], None] | None = None,
+    training: Sequence[Photo] = (),
+) -> Evaluation:
+    """Fit what makes a classifier's answers honest to validation `photos`, and write the `calibration.json` of its run.
+
+    Of `training` photos some teach it what is familiar; where there are too few, it says nothing about that.
+
+    Returns:
+        The evaluation of `photos` as the calibrated classifier would give it.
+
+    Raises:
+        DataError: as `evaluate`.
+        OSError: the file cannot be written.
+    """
+    head = _fit_familiarity(classifier, dataset, training, progress)
+    uncalibrated = evaluate(replace(classifier, temperature=1.0, familiarity=head), dataset, photos, progress)
+    temperature = calibration.fit_temperature(uncalibrated.logits, uncalibrated.labels)
+    folder, found = classifier.run.path, None
+    if head is None:
+        (folder / familiarity.FILE).unlink(missing_ok=True)
+    else:
+        head = head.referring_to(uncalibrated.familiarity)
+        familiarity.save(folder, head)
+        found = {"method": familiarity.METHOD, "threshold": head.threshold}
+    calibration.write(folder, temperature, found)
+    return replace(uncalibrated, logits=uncalibrated.logits / temperature)
+
+
+def _fit_familiarity(
+    classifier: Classifier,
+    dataset: Dataset,
+    training: Sequence[Photo],
+    progress: Callable[[str, int, int], None] | None,
+) -> familiarity.Familiarity | None:
+    """`familiarity.fit` to some of the photos, from all over their order."""
+    if len(training) < familiarity.FEWEST:
+        return None
+    photos = training[:: math.ceil(len(training) / familiarity.MOST)]
+    tell = progress and (lambda done, total: progress("Learning what is familiar", done, total))
+    stacks = _stacks(classifier, photos, _cropper(classifier, dataset), tell)
+    with classifier.lock:
+        head = familiarity.fit(
+            classifier.model, (classifier.transform.normalize(s.to(classifier.device)) for s in stacks)
+        )
+    return head and head.to(classifier.device)
+
+
+def measure_neither(
+    classifier: Classifier,
+    folder: Path,
+    known: Evaluation,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """How well the photos of `known` can be told from all photos in `folder`, which show something else.
+
+    Its subfolders are searched, whatever their names: who gives the folder says that none of its photos is of a class.
+
+    Returns:
+        `auroc_neither`, and `neither`: how many photos counted (`count`) and could not be read (`skipped`).
+
+    Raises:
+        DataError: there is no such folder, or no photo in it that can be read.
+    """
+    files = data.photo_files(folder)
+
+    def crop(file: str) -> Image.Image | None:
+        try:
+            return classifier.transform.crop_photo(open_photo(folder / file))
+        except PhotoError:
+            return None
+
+    tell = progress and (lambda done, total: progress("Looking at photos of neither", done, total))
+    logits, scores = _examine(classifier, _stacks(classifier, files, crop, tell))
+    if not len(logits):
+        raise DataError(f"No photo in {folder} can be read; give a folder of photos that show something else.")
+    return {
+        "auroc_neither": auroc(_certainty(known.logits, known.familiarity), _certainty(logits, scores)),
+        "neither": {"count": len(logits), "skipped": len(files) - len(logits)},
+    }
+
+
+def _certainty(logits: Tensor, scores: Tensor | None) -> Tensor:
+    """The scores of familiarity, or where the run was not taught that, the highest probabilities."""
+    return logits.double().softmax(1).amax(1) if scores is None else scores
+
+
+def _stacks(
+    classifier: Classifier,
+    items: Sequence[Any],
+    crop: Callable[[Any], Image.Image | None],
+    tell: Callable[[int, int], None] | None,
+) -> Iterator[Tensor]:
+    """What `crop` makes of the items as `(n, 3, S, S)` uint8, some at a time; those that it makes None of are left out."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(items), BATCH):
+            crops = [made for made in pool.map(crop, items[start : start + BATCH]) if made is not None]
+            if crops:
+                yield classifier.transform.stack(crops)
+            if tell:
+                tell(min(start + BATCH, len(items)), len(items))
 
 
 def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int]:

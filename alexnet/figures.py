@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,39 @@ def learning_rate_curve(points: Sequence[Point]) -> go.Figure:
     figure.update_yaxes(title_text="Learning rate", rangemode="tozero", tickformat="~g", nticks=5, fixedrange=True)
     figure.update_layout(modebar_remove=["toImage"])
     return _styled(figure)
+
+
+def reliability(bins: Sequence[Record]) -> go.Figure:
+    """How often the network is right where it is so sure, beside the diagonal on which both would be the same.
+
+    Args:
+        bins: as `alexnet.evaluate.reliability` has them: `confidence`, `accuracy`, the `interval` of that, `count`.
+    """
+    start = math.floor(10 * min([0.5, *(end for b in bins for end in (b["confidence"], *b["interval"]))])) / 10
+    diagonal = _line("Perfectly calibrated", [(start, start), (1, 1)], color=TRAINING, width=1)
+    found = _line(
+        "Measured",
+        [(b["confidence"], b["accuracy"]) for b in bins],
+        color=VALIDATION,
+        width=2.5,
+        hover="%{y:.1%} right where it says %{x:.1%}, %{customdata:,} photos",
+    )
+    reach = [(b["interval"][1] - b["accuracy"], b["accuracy"] - b["interval"][0]) for b in bins]
+    found.error_y = {
+        "type": "data",
+        "symmetric": False,
+        "array": [round(up, 4) for up, _ in reach],
+        "arrayminus": [round(down, 4) for _, down in reach],
+        "thickness": 1,
+        "width": 3,
+    }
+    found.customdata = [b["count"] for b in bins]
+    diagonal.line.dash = "dot"
+    figure = go.Figure([diagonal, found])
+    span = {"range": [start, 1.01], "tickformat": ".0%", "fixedrange": True}
+    figure.update_xaxes(title_text="Highest probability", **span)
+    figure.update_yaxes(title_text="Accuracy", **span)
+    return _styled(figure).update_layout(hovermode="closest", modebar_remove=["toImage"])
 
 
 def thin(points: Sequence[Point], limit: int) -> list[Point]:

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from alexnet import model, weights
+from alexnet import calibration, familiarity, model, weights
 from alexnet.augment import EvalTransform
+from alexnet.familiarity import ABSTAIN, Familiarity
 from alexnet.runs import Run
 
 
@@ -29,12 +30,18 @@ def averaged_logits(network: Callable[[Tensor], Tensor], x: Tensor, mirror: bool
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one photo."""
+    """What the network says of one photo.
 
-    label: str
+    `familiarity` is the share, 0 to 1, of real validation photos that look less familiar than this one, or None where the
+    run was not taught that. Below `familiarity.ABSTAIN` the photo looks like none of the classes, and `label` is None.
+    """
+
+    label: str | None
+    best: str  # the class with the highest probability, whatever the photo shows
     probabilities: dict[str, float]  # by class name; they sum to 1
     seconds: float  # from the open photo to the probabilities, its share of the batch
     input: Image.Image  # the crop that the network was given
+    familiarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Classifier:
     mirror: bool
     model: nn.Module
     device: torch.device
+    temperature: float = 1.0  # divides the logits, after the mirror images were averaged in
+    familiarity: Familiarity | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __call__(self, photos: Sequence[Image.Image]) -> list[Prediction]:
@@ -59,18 +68,36 @@ class Classifier:
             return []
         started = time.perf_counter()
         crops = [self.transform.crop_photo(photo) for photo in photos]
-        rows = self.answer(self.transform.stack(crops)).softmax(dim=1).tolist()
+        logits, scores = self.examine(self.transform.stack(crops))
+        rows = logits.softmax(dim=1).tolist()
+        shares = [None] * len(rows) if scores is None else self.familiarity.share(scores).tolist()
         seconds = (time.perf_counter() - started) / len(photos)
-        return [
-            Prediction(self.classes[row.index(max(row))], dict(zip(self.classes, row, strict=True)), seconds, crop)
-            for row, crop in zip(rows, crops, strict=True)
-        ]
+        return [self._predict(*each, seconds) for each in zip(rows, shares, crops, strict=True)]
+
+    def _predict(self, row: list[float], share: float | None, crop: Image.Image, seconds: float) -> Prediction:
+        best = self.classes[row.index(max(row))]
+        label = None if share is not None and share < ABSTAIN else best
+        return Prediction(label, best, dict(zip(self.classes, row, strict=True)), seconds, crop, share)
 
     def answer(self, images: Tensor) -> Tensor:
         """The logits `(N, classes)` that predictions and metrics rest on, of crops `(N, 3, S, S)` uint8; on the CPU."""
+        return self.examine(images)[0]
+
+    def examine(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits as `answer` gives them, and the scores `(N,)` of `Familiarity.score`, averaged in the same way."""
+        scores: list[Tensor] = []
+
+        def look(x: Tensor) -> Tensor:
+            if self.familiarity is None:
+                return self.model(x)
+            descriptors, output = familiarity.describe(self.model, familiarity.pooled(self.model, x))
+            scores.append(self.familiarity.score(descriptors))
+            return output
+
         with self.lock, torch.inference_mode():
             x = self.transform.normalize(images.to(self.device))
-            return averaged_logits(self.model, x, self.mirror).float().cpu()
+            logits = averaged_logits(look, x, self.mirror).float().cpu() / self.temperature
+            return logits, torch.stack(scores).mean(0).cpu() if scores else None
 
     def prepare(self, photos: Sequence[Image.Image]) -> Tensor:
         """Upright RGB photos as the network computes with them: `(N, 3, S, S)` float32, normalised."""
@@ -85,7 +112,7 @@ def load_classifier(run: Run, device: str | torch.device = "cpu") -> Classifier:
     """The classifier of a run that has weights.
 
     Raises:
-        RunError: its `run.json` cannot be read.
+        RunError: its `run.json`, `calibration.json` or `familiarity.safetensors` cannot be read.
         WeightsError: it has no weights, or not those of its network.
     """
     recipe, config = run.recipe, run.config
@@ -95,4 +122,7 @@ def load_classifier(run: Run, device: str | torch.device = "cpu") -> Classifier:
     weights.load_into(network, run.weights)
     network.eval().requires_grad_(False).to(device)
     transform = EvalTransform(recipe.resize, recipe.image_size, tuple(config["mean"]), tuple(config["std"]))
-    return Classifier(run, tuple(config["classes"]), transform, recipe.mirror, network, torch.device(device))
+    classes, temperature = tuple(config["classes"]), calibration.read(run.path).temperature
+    head, place = familiarity.load(run.path, familiarity.width(network)), torch.device(device)
+    head = head and head.to(place)
+    return Classifier(run, classes, transform, recipe.mirror, network, place, temperature, head)

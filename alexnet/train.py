@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import data, inputs, weights
+from alexnet import card, data, inputs, weights
 from alexnet.augment import CACHE_SIDE, Draw, EvalTransform, augment, draw, mix, to_square
 from alexnet.distributed import ALONE, Group, divide, parallel, place_in_batch
 from alexnet.errors import LabError
-from alexnet.evaluate import evaluate, score, write_report
+from alexnet.evaluate import calibrate, evaluate, score, write_report
 from alexnet.hardware import Hardware, is_out_of_memory, memory_in_use
 from alexnet.predict import averaged_logits, class_logits, load_classifier
 from alexnet.recipes import Recipe, learning_rate, reductions_on_plateau
@@ -453,15 +453,19 @@ def _same_sized_batches(images: inputs.Kept | inputs.Streamed, size: int) -> Ite
 
 
 def _finish(run: Run, session: Session) -> None:
-    """Test the best epoch, once, and write the report; where nothing was kept for a test, it is on validation."""
+    """Calibrate the best epoch, test it, once, and write the report; without test photos, that is on validation."""
     recipe, reporter, photos, progress = session.recipe, session.reporter, session.photos, session.state.progress
-    split, held_out = ("test", photos.test) if photos.test else ("val", photos.val)
-    classifier = load_classifier(run, session.hardware.device)
-    evaluation = evaluate(classifier, photos.dataset, held_out, reporter.preparing)
-    write_report(run.path, evaluation, split=split, best_epoch=progress.best["epoch"])
+    device, split = session.hardware.device, "test" if photos.test else "val"
+    training = data.split(photos.dataset, recipe)["train"]
+    evaluation = calibrate(load_classifier(run, device), photos.dataset, photos.val, reporter.preparing, training)
+    if photos.test:
+        evaluation = evaluate(load_classifier(run, device), photos.dataset, photos.test, reporter.preparing)
+    splits = data.split_counts(photos.dataset, recipe)
+    write_report(run.path, evaluation, split=split, best_epoch=progress.best["epoch"], splits=splits)
     if split == "test":
         loss, accuracy = evaluation.metrics["loss"], evaluation.metrics["accuracy"]
         reporter.record(epoch=progress.best["epoch"], step=progress.step, split=split, loss=loss, accuracy=accuracy)
+    card.write(run)
     early = progress.epoch < recipe.epochs
     message = f"Ended early: no better validation accuracy for {recipe.patience} epochs." if early else ""
     reporter.say(state="finished", message=message, eta_seconds=None)

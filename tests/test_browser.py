@@ -112,6 +112,35 @@ def training_points(page) -> int:
     )
 
 
+def test_classify_has_an_address_of_its_own(page, app):
+    page.goto(f"{app}/classify?example=dog-12&method=Saliency")  # the server's first session, which works otherwise
+    page.get_by_text("Evidence for").first.wait_for()
+    settled(page)
+    assert page.get_by_text("Page not found").count() == 0
+    assert page.get_by_role("heading", level=1).inner_text() == "Classify"
+    page.get_by_role("link", name="Train").click()
+    page.get_by_role("heading", name="Train", level=1).wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="Classify", level=1).wait_for()
+    page.goto(app)
+    page.get_by_role("heading", name="Classify", level=1).wait_for()
+    settled(page)
+    assert page.get_by_role("dialog").count() == 0
+
+
+def test_the_model_card_opens_and_fits_the_screen(chromium, app):
+    context = chromium.new_context(viewport={"width": 390, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(STARTUP)
+    page.goto(app)
+    page.get_by_role("button", name="About this network").click()
+    card = page.get_by_role("dialog")
+    card.get_by_role("heading", name="Known limits").wait_for()
+    settled(page)
+    assert card.evaluate("e => e.scrollWidth <= e.clientWidth") and card.bounding_box()["width"] <= 390
+    context.close()
+
+
 def test_upload_a_photo_and_see_label_and_map(page, app, tmp_path):
     photo = tmp_path / "cat.png"
     doodles.draw("cat", 1).save(photo)
@@ -162,7 +191,7 @@ def test_stop_a_run(page, app):
     assert page.get_by_role("button", name="Resume").count() == 1
 
 
-@pytest.mark.parametrize("path", ["", "/train"])
+@pytest.mark.parametrize("path", ["", "/classify", "/train"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_the_screen(chromium, app, path, width):
     context = chromium.new_context(viewport={"width": width, "height": 800})

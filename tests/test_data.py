@@ -664,3 +664,9 @@ def test_what_a_killed_builder_left_is_cleared_away(photo_folder):
     left.write_bytes(b"half a cache")
     data.cached(dataset, dataset.photos, lambda photo: photo.resize((8, 8)), "tiny", 8)
     assert len(cache_files()) == 1
+
+
+def test_photos_are_counted_by_split_and_class(photo_folder):
+    files = ("train/cat/1.png", "train/cat/2.png", "train/dog/3.png", "val/dog/4.png", "test/cat/5.png")
+    counts = data.split_counts(data.load(str(photo_folder(files))), Recipe())
+    assert counts == {"train": {"cat": 2, "dog": 1}, "val": {"cat": 0, "dog": 1}, "test": {"cat": 1, "dog": 0}}

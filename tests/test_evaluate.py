@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +14,23 @@ import torch
 from PIL import Image
 from torch import nn
 
-from alexnet import data
+from alexnet import calibration, data
 from alexnet.augment import EvalTransform
 from alexnet.data import DataError
-from alexnet.evaluate import Evaluation, evaluate, match_classes, score, write_report
+from alexnet.evaluate import (
+    Evaluation,
+    auroc,
+    calibrate,
+    evaluate,
+    expected_calibration_error,
+    interval,
+    match_classes,
+    measure_neither,
+    reliability,
+    risk,
+    score,
+    write_report,
+)
 from alexnet.predict import Classifier
 from alexnet.runs import Run
 
@@ -39,6 +54,14 @@ def test_metrics_by_hand():
             "bee": {"count": 2, "accuracy": 1 / 2},
             "cow": {"count": 0, "accuracy": None},
         },
+        # Sure by 0.5 three times, 0.7 and 0.8: right in 2 of 3, not, and right.
+        "ece": pytest.approx((3 * (2 / 3 - 0.5) + 0.7 + 0.2) / 5),
+        "risk_at_90": pytest.approx((1 + 2 / 3) / 4),  # four of five, two of them from the three that are alike
+        "reliability": [
+            {"count": 3, "confidence": pytest.approx(0.5), "accuracy": 2 / 3, "interval": interval(2 / 3, 3)},
+            {"count": 1, "confidence": pytest.approx(0.7), "accuracy": 0.0, "interval": interval(0, 1)},
+            {"count": 1, "confidence": pytest.approx(0.8), "accuracy": 1.0, "interval": interval(1, 1)},
+        ],
     }
     assert json.loads(json.dumps(metrics)) == metrics
 
@@ -61,6 +84,101 @@ def test_metrics_against_numpy():
 def test_a_loss_beyond_float32_is_still_a_number():
     metrics = score(torch.tensor([[300.0, -300.0]]), torch.tensor([1]), ("cat", "dog"))
     assert metrics["loss"] == pytest.approx(600) and metrics["accuracy"] == 0
+
+
+def binary(tops: list[float]) -> torch.Tensor:
+    """Probabilities of two classes, the first of which has these."""
+    top = torch.tensor(tops, dtype=torch.float64)
+    return torch.stack([top, 1 - top], 1)
+
+
+def labels_of(rights: list[int]) -> torch.Tensor:
+    """Labels with which `binary` is right where there is a one."""
+    return 1 - torch.tensor(rights)
+
+
+@pytest.mark.parametrize(
+    ("tops", "rights", "error"),
+    [
+        ([0.8] * 10 + [0.6] * 5, [1] * 8 + [0] * 2 + [1] * 3 + [0] * 2, 0),  # right as often as it says
+        ([0.95] * 8, [1, 0] * 4, 0.45),  # always too sure
+        ([0.55] * 8, [1] * 8, 0.45),  # never sure enough
+        ([1.0] * 4, [1] * 4, 0),
+        ([0.7, 0.72], [1, 0], 0.21),  # one bin
+        ([0.7, 0.75], [1, 0], (0.3 + 0.75) / 2),  # two of them
+    ],
+)
+def test_calibration_error_by_hand(tops, rights, error):
+    bins = reliability(binary(tops), labels_of(rights))
+    assert expected_calibration_error(bins) == pytest.approx(error)
+
+
+def test_reliability_against_one_photo_after_the_other():
+    """Confidences in sixtieths, many of them alike, and some on the edges between fifteen bins."""
+    random = np.random.default_rng(2)
+    tops, rights = random.integers(20, 61, 300) / 60, random.integers(0, 2, 300)
+    expected = []
+    for number in range(15):
+        inside = [(t, r) for t, r in zip(tops, rights, strict=True) if number / 15 < t <= (number + 1) / 15]
+        if inside:
+            expected.append((len(inside), *np.mean(inside, axis=0)))
+    probabilities = torch.from_numpy(np.stack([tops, *[(1 - tops) / 3] * 3], 1))
+    bins = reliability(probabilities, labels_of(rights.tolist()))
+    found = [(b["count"], b["confidence"], b["accuracy"]) for b in bins]
+    assert np.allclose(found, expected) and len(found) == 11
+    gaps = [count * abs(confidence - accuracy) for count, confidence, accuracy in expected]
+    assert expected_calibration_error(bins) == pytest.approx(sum(gaps) / 300)
+    assert [b["interval"] for b in bins] == [interval(b["accuracy"], b["count"]) for b in bins]
+
+
+@pytest.mark.parametrize(
+    ("tops", "rights", "coverage", "error"),
+    [
+        ([0.99, 0.9, 0.8, 0.7, 0.6, 0.95, 0.85, 0.75, 0.65, 0.55], [1, 1, 0, 1, 1, 1, 1, 1, 1, 0], 0.9, 1 / 9),
+        ([0.6, 0.7, 0.8, 0.9], [0, 1, 1, 1], 0.5, 0),
+        ([0.6, 0.7, 0.8, 0.9], [0, 1, 1, 0], 1.0, 0.5),
+        ([0.7], [0], 0.9, 1),
+        ([0.9, 0.9, 0.9, 0.9], [0, 1, 1, 1], 0.5, 1 / 4),  # whatever their order
+    ],
+)
+def test_risk_by_hand(tops, rights, coverage, error):
+    assert risk(binary(tops), labels_of(rights), coverage) == pytest.approx(error)
+
+
+def test_risk_is_the_mean_over_all_orders_of_photos_that_tie():
+    tops, rights = [0.9, 0.6, 0.8, 0.8, 0.8, 0.6], [1, 0, 0, 1, 1, 1]
+    orders = [sorted(order, key=lambda i: -tops[i])[:3] for order in itertools.permutations(range(6))]
+    mean = np.mean([[1 - rights[i] for i in kept] for kept in orders])
+    assert risk(binary(tops), labels_of(rights), 0.5) == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [  # Newcombe 1998, Statistics in Medicine 17, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0000),
+    ],
+)
+def test_interval_against_published_values(right, count, low, high):
+    assert interval(right / count, count) == pytest.approx([low, high], abs=5e-5)
+
+
+def test_auroc_counts_pairs():
+    random = np.random.default_rng(3)
+    inside, outside = random.integers(0, 9, 60) / 7, random.integers(-3, 6, 41) / 7  # many ties
+    pairs = [(a > b) + (a == b) / 2 for a in inside for b in outside]
+    assert auroc(torch.from_numpy(inside), torch.from_numpy(outside)) == pytest.approx(np.mean(pairs), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "expected"),
+    [([3.0, 2.0], [1.0, 0.0, -1.0], 1), ([0.0], [1.0], 0), ([1.0, 1.0], [1.0], 0.5), ([2.0, 0.0], [1.0], 0.5)],
+)
+def test_auroc_by_hand(inside, outside, expected):
+    assert auroc(torch.tensor(inside), torch.tensor(outside)) == expected
 
 
 @pytest.mark.parametrize(
@@ -137,6 +255,64 @@ def test_it_says_of_each_photo_what_the_classifier_says_of_it_alone(classifier, 
     together = evaluation.logits.softmax(dim=1)
     assert torch.allclose(together, torch.tensor([[p["red"], p["blue"]] for p in alone]), atol=1e-6)
     assert [step[1:] for step in told] == [(64, 70), (70, 70)]
+
+
+@pytest.mark.parametrize(("red", "blue"), [("reds", "blues"), ("Red", "BLUE"), ("RED", "Blues"), ("red", "blue")])
+def test_full_size_photos_in_folders_of_any_such_name(classifier, tmp_path, red, blue):
+    random = np.random.default_rng(4)
+    for name, channel in ((red, 0), (blue, 2)):
+        pixels = random.integers(0, 90, (2448, 3264, 3), np.uint8)
+        pixels[..., channel] += 160
+        (tmp_path / f"pets/{name}").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / f"pets/{name}/IMG_0001.JPG", quality=40)
+    dataset = data.load(str(tmp_path / "pets"))
+    metrics = evaluate(classifier, dataset, dataset.photos).metrics
+    assert (metrics["count"], metrics["accuracy"], metrics["confusion"]) == (2, 1, [[1, 0], [0, 1]])
+
+
+def test_calibrating_fits_writes_and_answers_as_the_loaded_run_would(classifier, colours):
+    (folder := classifier.run.path).mkdir()
+    plain = evaluate(classifier, colours, colours.photos)
+    calibrated = calibrate(replace(classifier, temperature=7.0), colours, colours.photos)
+    temperature = calibration.read(folder).temperature
+    assert temperature == calibration.fit_temperature(plain.logits, plain.labels) != 1
+    warm = evaluate(replace(classifier, temperature=temperature), colours, colours.photos)
+    assert torch.equal(calibrated.logits, warm.logits) and calibrated.metrics == warm.metrics
+    assert warm.metrics["confusion"] == plain.metrics["confusion"]
+
+
+@pytest.fixture
+def greys(tmp_path):
+    """Photos of neither: in any layout, under any name, some damaged."""
+    folder = tmp_path / "something else"
+    for name, shade in (("a.png", 120), ("n02102040/b.JPEG", 60), ("train/red/c.png", 0), ("blue.1.jpg", 250)):
+        paint(folder / name, (shade, shade, shade))
+    (folder / "train/damaged.png").write_bytes(b"no picture")
+    (folder / "readme.txt").write_text("words")
+    return folder
+
+
+def test_photos_of_neither_are_all_taken(classifier, colours, greys):
+    told = []
+    known = evaluate(classifier, colours, colours.photos)
+    found = measure_neither(classifier, greys, known, lambda *step: told.append(step))
+    assert found == {"auroc_neither": 1.0, "neither": {"count": 4, "skipped": 1}}
+    assert told == [("Looking at photos of neither", 5, 5)]
+    paint(greys / "blue.png", (0, 0, 255))  # as sure of this as of two of the four, and surer than of the others
+    found = measure_neither(classifier, greys, known)
+    assert found["auroc_neither"] == pytest.approx((4 + 0.5 * 2 / 4 + 0) / 5, abs=1e-6)
+
+
+def test_a_folder_without_photos_of_neither_is_told(classifier, colours, greys, tmp_path):
+    known = evaluate(classifier, colours, colours.photos)
+    with pytest.raises(DataError, match="There is no folder .*nowhere"):
+        measure_neither(classifier, tmp_path / "nowhere", known)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="There is no photo in the folder .*empty; give one that holds photos."):
+        measure_neither(classifier, tmp_path / "empty", known)
+    (tmp_path / "empty/a.jpg").write_text("words")
+    with pytest.raises(DataError, match="No photo in .*empty can be read; give a folder of photos that show"):
+        measure_neither(classifier, tmp_path / "empty", known)
 
 
 def test_what_progress_raises_cancels(classifier, colours):

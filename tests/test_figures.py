@@ -107,6 +107,26 @@ def test_learning_rate_curve_shows_the_points_as_they_are():
     assert list(figure.layout.xaxis.range) == [0, 2]
 
 
+BINS = [
+    {"count": 40, "confidence": 0.6, "accuracy": 0.5, "interval": [0.35, 0.65]},
+    {"count": 1060, "confidence": 0.95, "accuracy": 0.96, "interval": [0.947, 0.97]},
+]
+
+
+def test_reliability_shows_the_points_with_their_intervals_and_counts():
+    figure = figures.reliability(BINS)
+    diagonal, measured = figure.data
+    assert list(measured.x) == [0.6, 0.95] and list(measured.y) == [0.5, 0.96]
+    assert list(measured.error_y.array) == [0.15, 0.01] and list(measured.error_y.arrayminus) == [0.15, 0.013]
+    assert list(measured.customdata) == [40, 1060]
+    assert list(diagonal.x) == list(diagonal.y) == [0.3, 1]
+    assert list(figure.layout.xaxis.range) == list(figure.layout.yaxis.range) == [0.3, 1.01]
+
+
+def test_reliability_of_no_photo_has_its_axes():
+    assert list(figures.reliability([]).layout.xaxis.range) == [0.5, 1.01]
+
+
 def test_cats_and_dogs_keep_their_colours_and_other_classes_get_their_own():
     assert figures.class_color("Cat") == figures.class_color("cats", 5) == figures.CAT
     assert figures.class_color("dog") == figures.DOG

@@ -13,7 +13,9 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGE = {path.stem: path for path in sorted((PROJECT / "alexnet").glob("*.py"))}
 PAGES = {path.stem: path for path in sorted((PROJECT / "pages").glob("*.py"))}
-SOURCES = [*PACKAGE.values(), *PAGES.values(), *PROJECT.glob("*.py"), *PROJECT.glob("benchmarks/*.py")]
+UI = {f"ui.{path.stem}": path for path in sorted((PROJECT / "ui").glob("*.py"))}
+FRONT = {"app": PROJECT / "app.py", **UI, **PAGES}
+SOURCES = [*PACKAGE.values(), *FRONT.values(), *PROJECT.glob("benchmarks/*.py")]
 
 LIGHT = ["alexnet", *(f"alexnet.{name}" for name in ("errors", "recipes", "runs", "figures", "data", "images"))]
 LIGHT += ["alexnet.downloads", "alexnet.doodles", "alexnet.turns", "alexnet.folds", "alexnet.__main__"]
@@ -76,7 +78,7 @@ def test_the_public_names_are_all_there():
 
 
 def test_streamlit_is_in_the_app_only():
-    assert importers("streamlit") <= {"app.py", "ui.py", *(f"pages/{name}.py" for name in PAGES)}
+    assert importers("streamlit") <= {path.relative_to(PROJECT).as_posix() for path in FRONT.values()}
 
 
 def test_captum_and_wandb_have_one_importer_each():
@@ -94,18 +96,17 @@ def test_pages_import_neither_each_other_nor_the_app(name):
     assert not packages(PAGES[name]) & {"app", "pages", *PAGES}
 
 
-@pytest.mark.parametrize("name", ["app", "ui", *PAGES])
+@pytest.mark.parametrize("name", FRONT)
 def test_the_app_imports_torch_through_the_package_only(name):
-    path = PAGES.get(name) or PROJECT / f"{name}.py"
-    assert not packages(path) & {"torch", "torchvision", "captum", "wandb"}
+    assert not packages(FRONT[name]) & {"torch", "torchvision", "captum", "wandb"}
 
 
-@pytest.mark.parametrize("name", ["app", "ui", *PAGES])
+@pytest.mark.parametrize("name", FRONT)
 def test_a_page_is_drawn_before_anything_heavy_is_imported(name):
-    path = PAGES.get(name) or PROJECT / f"{name}.py"
-    modules = {n for n in imported(path, everywhere=False) if n.removeprefix("alexnet.") in PACKAGE}
+    modules = {n for n in imported(FRONT[name], everywhere=False) if n.removeprefix("alexnet.") in PACKAGE}
     assert modules <= set(LIGHT)
 
 
-def test_ui_imports_no_page():
-    assert not packages(PROJECT / "ui.py") & {"app", "pages", *PAGES}
+@pytest.mark.parametrize("name", UI)
+def test_ui_imports_no_page(name):
+    assert not packages(UI[name]) & {"app", "pages", *PAGES}

@@ -70,6 +70,29 @@ def test_evaluate_json(untrained_run, tmp_path, capsys):
     assert [sum(row) for row in metrics["confusion"]] == [3, 3]
     assert metrics["accuracy"] == sum(metrics["confusion"][i][i] for i in range(2)) / 6
     assert metrics["loss"] > 0
+    assert 0 <= metrics["ece"] <= 1 and 0 <= metrics["risk_at_90"] <= 1
+    assert "auroc_neither" not in metrics
+
+
+def test_evaluate_against_photos_of_neither(untrained_run, tmp_path, photo_folder, capsys):
+    doodles.write(tmp_path / "pets", per_class=2)
+    neither = photo_folder({f"n0{n}/{n}.JPEG": n for n in range(3)} | {"broken.png": b"no picture"}, "neither")
+    command = ["evaluate", "--data", str(tmp_path / "pets"), "--run", str(untrained_run[0].path), "--neither"]
+    assert main([*command, str(neither), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert 0 <= metrics["auroc_neither"] <= 1 and metrics["neither"] == {"count": 3, "skipped": 1}
+    assert main([*command, str(neither)]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert "accuracy 50.00% (95 % interval 15.00% to 85.00%)" in first
+    assert [line.split(":")[0].strip() for line in others] == [
+        "cat",
+        "dog",
+        "calibration error (ECE)",
+        "risk at 90 % coverage",
+        "neither",
+    ]
+    assert main([*command, str(tmp_path / "nowhere")]) == 1
+    assert "There is no folder" in capsys.readouterr().err
 
 
 def test_data_report_json_adds_up(tmp_path, capsys):

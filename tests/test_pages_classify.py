@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,7 +75,37 @@ def captions(app: AppTest) -> list[str]:
 
 def verdicts(app: AppTest) -> list[str]:
     """The HTML of label and bars of each photo."""
-    return [element.value for element in app.get("html") if " ms</div>" in element.value]
+    return [element.value for element in app.get("html") if "tabular-nums" in element.value]
+
+
+def charts(app: AppTest) -> list[dict]:
+    """The figures on the page, as Plotly in the browser gets them."""
+    return [json.loads(c.proto.json) for c in app.get("bidi_component") if c.proto.component_name == "chart"]
+
+
+def headline(verdict: str) -> str:
+    return verdict.split("</div>")[0].split(">")[-1]
+
+
+@pytest.fixture
+def say(monkeypatch):
+    """Makes the network find the next photos this familiar; below 0.05 it abstains."""
+    from alexnet.predict import Classifier
+
+    answers, classify = iter(()), Classifier.__call__
+
+    def judged(classifier, photos):
+        share = next(answers)
+        return [
+            replace(p, label=None if share < 0.05 else p.best, familiarity=share) for p in classify(classifier, photos)
+        ]
+
+    def expect(*shares: float) -> None:
+        nonlocal answers
+        answers = iter(shares)
+        monkeypatch.setattr(Classifier, "__call__", judged)
+
+    return expect
 
 
 def test_without_a_run_it_says_so_and_leads_to_train():
@@ -97,7 +129,7 @@ def test_the_uploader_is_there_before_torch():
     script = (
         "import sys; from streamlit.testing.v1 import AppTest\n"
         "app = AppTest.from_file('app.py', default_timeout=60).run()\n"
-        "assert not app.exception and app.file_uploader and len(app.button) == 5, app\n"
+        "assert not app.exception and app.file_uploader and len(app.button) == 6, app\n"
         "print([name for name in ('torch', 'captum', 'torchvision', 'wandb') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=runs.PROJECT, capture_output=True, text=True, check=True)
@@ -108,8 +140,75 @@ def test_one_photo_gets_label_bars_crop_and_map(trained):
     app = page(png("cat", 1))
     (verdict,) = verdicts(app)
     assert "cat</span>" in verdict and "dog</span>" in verdict and verdict.count("width:") == 2
-    label = verdict.split("</div>")[0].split(">")[-1]
-    assert captions(app) == ["_cat_1_.png", "Given to the network: 67 × 67 px", f"Evidence for {label}"]
+    assert captions(app) == ["_cat_1_.png", "Given to the network: 67 × 67 px", f"Evidence for {headline(verdict)}"]
+    assert "familiar" not in verdict  # of a run that cannot tell
+
+
+def test_a_photo_of_something_else_is_called_neither_with_its_reason_and_still_gets_a_map(trained, say):
+    say(0.004)
+    app = page(png("cat", 1))
+    (verdict,) = verdicts(app)
+    assert headline(verdict) == "Neither a cat nor a dog"
+    assert "less familiar than 99.6% of the photos" in verdict and "the probabilities mean little" in verdict
+    shares = {
+        name: float(verdict.split(f">{name}</span>")[1].split("%</span>")[0].split(">")[-1]) for name in ("cat", "dog")
+    }
+    assert sum(shares.values()) == pytest.approx(100, abs=0.11)
+    assert captions(app)[2] == f"Evidence for {max(shares, key=shares.get)}"
+
+
+def test_a_familiar_photo_is_called_what_it_is_and_says_how_familiar_it_is(trained, say):
+    say(0.63)
+    (verdict,) = verdicts(page(png("cat", 1)))
+    assert headline(verdict) in ("cat", "dog")
+    assert "more familiar than 63% of the validation photos" in verdict and "mean little" not in verdict
+
+
+def test_of_many_photos_those_of_neither_are_counted_too(trained, say):
+    say(0.001, 0.5, 0.002)
+    app = page(png("cat", 1), png("cat", 2), png("cat", 3))
+    assert [headline(v) for v in verdicts(app)].count("Neither a cat nor a dog") == 2
+    assert any(m.value.startswith("neither a cat nor a dog: **2**, ") for m in app.markdown)
+
+
+def test_what_a_run_learns_about_itself_later_changes_its_answers(trained):
+    from alexnet import calibration
+
+    app = page(png("cat", 1))
+    before = verdicts(app)
+    calibration.write(trained.path, temperature=1e-9)
+    os.utime(trained.path / calibration.FILE, (2e9, 2e9))
+    app.run()
+    assert "100.0%" in verdicts(app)[0] != before[0]
+
+
+def test_the_model_card_is_read_when_it_is_asked_for(trained, monkeypatch):
+    from alexnet import card
+
+    made, markdown = [], card.markdown
+    monkeypatch.setattr(card, "markdown", lambda run: made.append(run.id) or markdown(run))
+    app = page()
+    assert made == []
+    next(b for b in app.button if b.label == "About this network").click().run()
+    assert made == ["untrained"] and not app.exception
+    assert "Model card" in app.markdown[0].value and not charts(app)
+
+
+def test_the_model_card_has_the_reliability_plot_of_a_measured_run(trained):
+    bins = [{"count": 9, "confidence": 0.9, "accuracy": 8 / 9, "interval": [0.5, 0.98]}]
+    runs.write_json(trained.path / "report.json", {"ece": 0.01, "risk_at_90": 0.0, "reliability": bins, "split": "val"})
+    app = page()
+    next(b for b in app.button if b.label == "About this network").click().run()
+    (chart,) = charts(app)
+    measured = next(trace for trace in chart["data"] if trace["name"] == "Measured")
+    assert measured["y"] == [pytest.approx(8 / 9, abs=1e-4)]
+
+
+def test_a_model_card_that_cannot_be_made_is_one_sentence(trained):
+    app = page()
+    (trained.path / "calibration.json").write_text("not a calibration")
+    next(b for b in app.button if b.label == "About this network").click().run()
+    assert not app.exception and "calibration.json of untrained cannot be read" in app.error[0].value
 
 
 def test_a_bad_photo_gets_one_sentence_and_the_others_go_on(trained):
@@ -225,9 +324,10 @@ def test_damaged_weights_are_one_sentence(trained):
     assert "damaged" in app.error[0].value and not verdicts(app)
 
 
-def test_of_many_classes_the_likeliest_are_shown(untrained_run):
+def test_of_many_classes_the_likeliest_are_shown(untrained_run, say):
     from alexnet import model
 
+    say(0.001)
     classes = tuple(f"<b>{i}</b>" for i in range(9))
     run = make_run("many", classes)
     save_weights(run, model.from_recipe(run.recipe, len(classes)).state_dict())
@@ -235,6 +335,7 @@ def test_of_many_classes_the_likeliest_are_shown(untrained_run):
     shares = [float(part.split("%")[0].split(">")[-1]) for part in verdict.split("tabular-nums'")[1:]]
     assert len(shares) == 5 and shares == sorted(shares, reverse=True)
     assert "&lt;b&gt;" in verdict and "<b>" not in verdict
+    assert headline(verdict) == "None of the 9 classes"
 
 
 writes: list[str] | None = None

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from alexnet import data, doodles, inputs, runs, train
+from alexnet import calibration, card, data, doodles, inputs, runs, train
 from alexnet.distributed import ALONE
 from alexnet.hardware import choose_device, choose_hardware
-from alexnet.predict import class_logits
+from alexnet.predict import class_logits, load_classifier
 from alexnet.recipes import Recipe, learning_rate
 from alexnet.runs import Reporter, Run, Status
 from alexnet.worker import work
@@ -92,6 +92,9 @@ def test_a_finished_run_folder(finished):
     rows = (finished.path / "predictions.csv").read_text().splitlines()
     assert rows[0] == "file,label,predicted,cat,dog"
     assert len(rows) == report["count"] + 1
+    assert calibration.read(finished.path).temperature != 1
+    assert load_classifier(finished).temperature == calibration.read(finished.path).temperature
+    assert (finished.path / "card.md").read_text(encoding="utf-8") == card.markdown(finished)
     assert not (finished.path / "checkpoint.pt").exists()
 
 

@@ -1,0 +1,65 @@
+"""Networks, and what they say of photos, loaded and computed once for all sessions."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from alexnet import images, runs
+from ui.photos import encoded
+
+if TYPE_CHECKING:
+    from alexnet.predict import Classifier, Prediction
+
+Edition = tuple[str, float]  # a run and when its network last changed: with a photo, all that an answer depends on
+
+MEASURED = ("calibration.json", "familiarity.safetensors")  # what a run's folder may hold beside its weights
+THUMBNAIL = 640  # px, the longer side of a photo as the page shows it
+
+
+def edition(run: runs.Run) -> Edition:
+    """The run and the time at which its weights, or what its answers are measured against, were last written.
+
+    Raises:
+        OSError: it has no weights.
+    """
+    files = [run.weights, *(file for name in MEASURED if (file := run.path / name).exists())]
+    return run.id, max(file.stat().st_mtime for file in files)
+
+
+@st.cache_resource(show_spinner="Loading the network", max_entries=3)
+def classifier(run_id: str, changed: float) -> Classifier:
+    """The classifier of an `edition` of a run, shared by all sessions.
+
+    Raises:
+        alexnet.runs.RunError: there is no such run.
+        alexnet.weights.WeightsError: its weights cannot be used.
+    """
+    from alexnet.predict import load_classifier
+
+    loaded = load_classifier(runs.find(run_id))
+    spare_from_collection()
+    return loaded
+
+
+def spare_from_collection() -> None:
+    """Take what has been loaded, torch above all, out of garbage collection.
+
+    Streamlit collects garbage after each script run, and walking torch's objects took a quarter of a second a click.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def answer(data: bytes, edition: Edition, _classifier: Classifier) -> tuple[bytes, Prediction]:
+    """A small JPEG of the photo, and the prediction.
+
+    Raises:
+        alexnet.images.PhotoError: it cannot be used.
+    """
+    photo = images.open_photo(data)
+    prediction = _classifier([photo])[0]
+    return encoded(photo, THUMBNAIL, "JPEG"), prediction

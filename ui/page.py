@@ -1,0 +1,84 @@
+"""What any page does: find its way through app.py, say things plainly, and remember what was entered."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import runpy
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from streamlit.runtime.scriptrunner import StopException
+
+from alexnet.errors import LabError
+from alexnet.recipes import RecipeError
+
+ROOT = Path(__file__).parent.parent
+ROUTED = "routed"  # true in the session's state while app.py runs a page
+SETTING_LABELS = {
+    "lr": "Learning rate", "accumulation": "Gradient accumulation", "schedule": "Learning-rate schedule",
+    "warmup": "Warm-up", "clip_norm": "Gradient clipping", "patience": "Early stopping", "ema": "Weight average (EMA)",
+    "pca_colour": "PCA colour", "erasing": "Random erasing", "cutmix": "CutMix", "normalization": "Normalisation",
+    "norm_place": "Place of normalisation", "groups": "Groups (towers)", "towers_apart": "Towers on two devices",
+    "val_fraction": "Validation fraction", "val_pattern": "Validation pattern", "cache": "Keep decoded photos",
+    "processes": "GPUs", "wandb": "Weights & Biases",
+}  # fmt: skip
+
+
+def guard() -> None:
+    """The first call of each page: go through app.py where Streamlit ran the page by itself.
+
+    Until `st.navigation` has been called once, Streamlit takes the folder `pages/` for its older kind of
+    multipage app and answers a deep link such as `/train` without running app.py.
+    """
+    if not st.session_state.pop(ROUTED, False):
+        runpy.run_path(str(ROOT / "app.py"))
+        raise StopException  # st.stop() would also drop a click that came in meanwhile
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Show what a person can cause and mend as the one sentence that it is; nothing they entered is lost."""
+    try:
+        yield
+    except RecipeError as error:
+        st.error(plain(str(error).replace(error.field, label_of(error.field), 1)))
+    except LabError as error:
+        st.error(plain(str(error)))
+
+
+def plain(text: str) -> str:
+    """`text` for a place that reads Markdown: paths and names of classes come from anybody."""
+    return re.sub(r"([\\`*_$~\[\]<>#|:])", r"\\\1", text)
+
+
+def label_of(setting_name: str) -> str:
+    """A setting's name as people read it."""
+    return SETTING_LABELS.get(setting_name, setting_name.replace("_", " ").capitalize())
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two leading units, such as 1 h 5 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def numbers(values: Mapping[str, str | None]) -> None:
+    """Figures with their names in one row, which wraps on a phone; those that are not known are left out."""
+    with st.container(horizontal=True, gap="medium"):
+        for name, value in values.items():
+            if value:
+                st.metric(name, value, width="content")
+
+
+def kept(widget: Callable[..., Any], label: str, *, key: str, default: Any, **options: Any) -> Any:
+    """Draw a widget that still has its value after a visit to another page, where Streamlit would have forgotten it."""
+    values = st.session_state.setdefault("kept", {})
+    st.session_state.setdefault(key, values.get(key, default))
+    values[key] = widget(label, key=key, **options)
+    return values[key]

@@ -1,0 +1,89 @@
+"""The choice of photos to classify: dropped, pasted, browsed for, taken, or one of the drawings. None reaches the disk."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import streamlit as st
+from PIL import Image, ImageOps
+
+from alexnet import doodles
+
+Photo = tuple[str, bytes]  # name and content of a file
+
+EXAMPLES = {f"{label}-{n}": (label, n) for n, label in ((5, "cat"), (12, "dog"), (7, "cat"), (13, "dog"), (12, "cat"))}
+
+
+def upload_photos(camera: bool) -> list[Photo]:
+    """The photos that were dropped, pasted, browsed for or taken; without any, the example that was clicked."""
+    with st.container(gap=None):
+        uploads = st.file_uploader(
+            "Photos: drop, paste or browse", type="image", accept_multiple_files=True, key="photos"
+        )
+        _paste(data=".st-key-photos input[type=file]", key="photos-paste", height=1)
+    photos = [(file.name, file.getvalue()) for file in uploads]
+    if camera and (taken := st.camera_input("Camera", width=480)):
+        photos.append(("Camera", taken.getvalue()))
+    place = st.empty()  # emptied by name, or the drawings would linger until the slowest map is done
+    if photos:
+        place.empty()
+        return photos
+    with place.container():
+        return _choose_example()
+
+
+def _choose_example() -> list[Photo]:
+    """The clicked one of a row of drawings, kept in the address."""
+    st.caption("No photo at hand? Click a drawing.")
+    st.html(
+        "<style>.st-key-examples button { padding: 2px; } .st-key-examples button img "
+        "{ width: 5rem; height: 5rem; max-height: none; border-radius: .45rem; display: block; }</style>"
+    )
+    chosen = st.query_params.get("example")
+    with st.container(horizontal=True, gap="xsmall", key="examples"):
+        for name, (label, _) in EXAMPLES.items():
+            picture = base64.b64encode(_drawing(name, 160)).decode()
+            st.button(
+                f"![Drawing of a {label}](data:image/png;base64,{picture})",
+                key=name,
+                type="primary" if name == chosen else "secondary",
+                on_click=st.query_params.update,
+                kwargs={"example": name},
+            )
+    return [(f"Drawing of a {EXAMPLES[chosen][0]}", _drawing(chosen, 400))] if chosen in EXAMPLES else []
+
+
+@st.cache_data(show_spinner=False)
+def _drawing(name: str, size: int) -> bytes:
+    """The PNG of an example, `size` px wide."""
+    return encoded(doodles.draw(*EXAMPLES[name], size=400), size, "PNG")
+
+
+def encoded(picture: Image.Image, size: int, form: str) -> bytes:
+    """A file in the format `form` of `picture`, scaled to `size` px on its longer side."""
+    file = io.BytesIO()
+    ImageOps.contain(picture, (size, size)).save(file, form)
+    return file.getvalue()
+
+
+# Lets pictures pasted anywhere on the page arrive in the file uploader that `data` selects.
+_paste = st.components.v2.component(
+    "paste",
+    js="""
+    export default function ({ data }) {
+      const paste = event => {
+        const pictures = [...(event.clipboardData?.files ?? [])].filter(file => file.type.startsWith("image/"));
+        const input = document.querySelector(data);
+        if (!pictures.length || !input || event.defaultPrevented) return;
+        event.preventDefault();
+        const files = new DataTransfer();
+        pictures.forEach(picture => files.items.add(picture));
+        input.files = files.files;
+        input.dispatchEvent(new Event("change", { bubbles: true }));
+      };
+      document.addEventListener("paste", paste);
+      return () => document.removeEventListener("paste", paste);
+    }
+    """,
+)

@@ -1,0 +1,56 @@
+"""Progress bars with a way out."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from alexnet import data
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
+
+@contextlib.contextmanager
+def progress_bar(cancel: Callable[[], None] | None = None) -> Iterator[data.Progress]:
+    """A progress bar while the block lasts. Cancel, like a click on anything else, ends the block and the script run."""
+    place = st.empty()
+    with place.container():
+        bar = st.progress(0.0, "One moment")
+        st.button("Cancel", on_click=cancel)
+
+    def show(what: str, done: int, total: int) -> None:
+        share = min(done / max(total, 1), 1.0)
+        bar.progress(share, f"{what} ({share:.0%})")
+
+    try:
+        yield show
+    finally:
+        place.empty()
+
+
+@contextlib.contextmanager
+def progress_on_demand(place: DeltaGenerator, cancel: Callable[[], None]) -> Iterator[data.Progress]:
+    """`progress_bar` in `place`, drawn at the first report, so that what a cache already holds shows none.
+
+    Cached functions may report to it: Streamlit would store what they draw themselves and draw it again each time.
+    """
+    outside = contextvars.copy_context()
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def bar() -> data.Progress:
+            with place:
+                return stack.enter_context(progress_bar(cancel))
+
+        yield lambda what, done, total: outside.run(lambda: bar()(what, done, total))
+
+
+def part_of(progress: Callable[[str, float, int], None], what: str, number: int, total: int) -> Callable[[float], None]:
+    """Tells `progress` how far it is on the way from `number` to the next of `total`, by the share done, 0 to 1."""
+    return lambda share: progress(what, number + share, total)

@@ -1,0 +1,67 @@
+"""The form of a recipe: a widget for each setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from alexnet import data, runs
+from alexnet.recipes import RECIPES, Recipe
+from ui.datasets import FOLDER
+from ui.page import kept, label_of
+
+VALUE_LABELS = {
+    "": "Random weights", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "local_response": "local response",
+    "after_relu": "after ReLU", "before_relu": "before ReLU", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU",
+}  # fmt: skip
+
+
+def setting(recipe: Recipe, name: str) -> Any:
+    """The widget for one setting of a recipe, which starts at its value; what is entered is for `Recipe` to check."""
+    field = next(f for f in dataclasses.fields(recipe) if f.name == name)
+    value, label = getattr(recipe, name), label_of(name)
+    common = {"key": f"{recipe.name}-{name}", "default": value, "help": field.metadata["help"]}
+    if options := field.metadata["choices"] or _found_here(name, entered(recipe, name)):
+        return kept(st.selectbox, label, options=options, format_func=lambda o: VALUE_LABELS.get(o, str(o)), **common)
+    if isinstance(value, bool):
+        return kept(st.toggle, label, **common)
+    if isinstance(value, str):
+        return kept(st.text_input, label, **common)
+    if isinstance(value, int):
+        return kept(st.number_input, label, step=1, **common)
+    step = 10.0 ** (math.floor(math.log10(value)) - 1) if value else 0.01  # one in the second digit
+    return kept(st.number_input, label, step=step, format="%g", **common)
+
+
+def entered(recipe: Recipe, name: str) -> Any:
+    """The value that the widget of `setting` has, or would have if it were drawn."""
+    key = f"{recipe.name}-{name}"
+    return st.session_state.get(key, st.session_state.get("kept", {}).get(key, getattr(recipe, name)))
+
+
+def _found_here(name: str, value: Any) -> Sequence[Any] | None:
+    """What a setting may be on this computer, and what it is already; None where that is for a person to type."""
+    if name == "processes":
+        return range(1, max(len(runs.gpus()), value) + 1)
+    if name == "start_from":
+        return list(dict.fromkeys(["", *(run.id for run in runs.list_runs() if run.has_weights), value]))
+    return None
+
+
+def fill_form(run: runs.Run, **changes: Any) -> None:
+    """Enter the photos and the settings of a run, with some changed, into `choose_photos` and the widgets of `setting`.
+
+    Raises:
+        alexnet.runs.RunError: the run cannot be read.
+    """
+    chosen, recipe = run.config["data"], run.recipe
+    entries = {"dataset": chosen} if chosen in data.KNOWN else {"dataset": FOLDER, "folder": chosen}
+    form = recipe.name if recipe.name in RECIPES else next(iter(RECIPES))
+    entries |= {"recipe": form, **{f"{form}-{name}": value for name, value in (recipe.to_dict() | changes).items()}}
+    st.session_state.setdefault("kept", {}).update(entries)
+    for key in entries:  # a widget reads what is kept as soon as it is drawn; what is set earlier the browser misses
+        st.session_state.pop(key, None)
