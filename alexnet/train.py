@@ -43,6 +43,7 @@ class Photos:
     """What a run works on; labels are `(N,)` int64 indices into the dataset's classes."""
 
     dataset: data.Dataset
+    train: list[data.Photo]
     test: list[data.Photo]  # touched once, at the end
     val: list[data.Photo]
     train_images: inputs.Kept | inputs.Streamed  # (N, 3, CACHE_SIDE, CACHE_SIDE) uint8, squashed
@@ -115,6 +116,7 @@ def load_photos(run: Run, reporter: Reporter) -> Photos:
     centre = f"centre of {transform.resize}"
     return Photos(
         dataset=dataset,
+        train=parts["train"],
         test=parts["test"],
         val=parts["val"],
         train_images=inputs.images(
@@ -456,8 +458,7 @@ def _finish(run: Run, session: Session) -> None:
     """Calibrate the best epoch, test it, once, and write the report; without test photos, that is on validation."""
     recipe, reporter, photos, progress = session.recipe, session.reporter, session.photos, session.state.progress
     device, split = session.hardware.device, "test" if photos.test else "val"
-    training = data.split(photos.dataset, recipe)["train"]
-    evaluation = calibrate(load_classifier(run, device), photos.dataset, photos.val, reporter.preparing, training)
+    evaluation = calibrate(load_classifier(run, device), photos.dataset, photos.val, reporter.preparing, photos.train)
     if photos.test:
         evaluation = evaluate(load_classifier(run, device), photos.dataset, photos.test, reporter.preparing)
     splits = data.split_counts(photos.dataset, recipe)
