@@ -13,7 +13,9 @@ from typing import Any
 
 from alexnet.errors import LabError
 
-DROPOUT_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+POOLED = (1, 2, 5)  # the convolutions that pooling follows
+FIRST_STRIDE = 4  # of conv1; the others look at each place
 
 
 class RecipeError(LabError, ValueError):
@@ -48,7 +50,15 @@ class Recipe:
     name: str = setting("custom", "about", "The name by which the recipe is chosen.")
     title: str = setting("Custom", "about", "The name that people read.")
     source: str = setting("", "about", "Where the recipe comes from.")
+    published: str = setting("", "about", "What its author reports.")
+    deviations: str = setting("", "about", "Where this differs from the source, and why; one a line.")
 
+    network: str = setting(
+        "alexnet",
+        "model",
+        "AlexNet, or as its baseline a plain network of fully connected layers on the pixels (a multilayer perceptron).",
+        choices=("alexnet", "mlp"),
+    )
     normalization: str = setting(
         "batch",
         "model",
@@ -59,8 +69,34 @@ class Recipe:
     norm_place: str = setting(
         "after_relu",
         "model",
-        "Whether the normalisation comes after the ReLU, as in 2012, or before it.",
-        choices=("after_relu", "before_relu"),
+        "Whether the normalisation comes after the ReLU, as in 2012, before it, or after the pooling where there is one.",
+        choices=("after_relu", "before_relu", "after_pool"),
+    )
+    maps: str = setting("96 256 384 384 256", "model", "Feature maps that each of the five convolutions puts out.")
+    kernels: str = setting("11 5 3 3 3", "model", "Side of the kernel of each convolution, in pixels of its input.")
+    paddings: str = setting(
+        "0 2 1 1 1", "model", "Zeros around the input of each convolution; 0 makes the maps smaller by the kernel."
+    )
+    pool: int = setting(
+        3, "model", "Side of the pooling windows, which lie 2 apart; those of 3 overlap, as in 2012.", min=2, max=3
+    )
+    avgpool: int = setting(
+        6, "model", "Side to which the last maps are averaged before the first fully connected layer.", min=1, max=64
+    )
+    hidden: str = setting(
+        "4096 4096", "model", "Units of each fully connected layer before the last, which has one for each class."
+    )
+    activation: str = setting(
+        "relu",
+        "model",
+        "What bends the sums of the fully connected baseline; AlexNet has rectified linear units (ReLU).",
+        choices=("relu", "sigmoid", "tanh"),
+    )
+    initialization: str = setting(
+        "pytorch",
+        "model",
+        "Random start: PyTorch's, scaled to each layer's size, or the paper's, the same small numbers everywhere.",
+        choices=("pytorch", "paper"),
     )
     groups: int = setting(
         1, "model", "2 splits the convolutions into the two GPU towers of 2012; 1 leaves them whole.", min=1, max=2
@@ -99,8 +135,16 @@ class Recipe:
         min=67,
         max=1024,
     )
+    squash: bool = setting(
+        False, "data", "Squash photos into a square instead of cutting one out, in training and evaluation alike."
+    )
     mirror: bool = setting(
         True, "data", "Average the answer over the photo and its mirror image: a little more accurate, twice the time."
+    )
+    five_crops: bool = setting(
+        False,
+        "data",
+        "Average the answer over the four corners and the centre; with the mirror images, the ten crops of 2012.",
     )
     val_fraction: float = setting(
         0.1, "data", "Share of the photos kept for validation, which chooses the best epoch.", min=0.0, max=0.9
@@ -114,6 +158,27 @@ class Recipe:
         "Photos whose file name matches this pattern, such as *3.jpg, make the validation split instead of "
         "a random share.",
     )
+    given_splits: bool = setting(
+        False, "data", "Insist on the splits that train, val and test folders give; other datasets are refused."
+    )
+    max_classes: int = setting(
+        0, "data", "Use only the first so many classes, in the order of their names; 0 uses all.", min=0, max=1_000_000
+    )
+    max_per_class: int = setting(
+        0,
+        "data",
+        "Use only so many photos of each class, drawn by the seed; photos that a test or val folder holds do not count; "
+        "0 uses all.",
+        min=0,
+        max=1_000_000_000,
+    )
+    test_on_rest: int = setting(
+        0,
+        "data",
+        "Also test on so many of the photos that the limit of each class leaves out; 0 does not.",
+        min=0,
+        max=1_000_000_000,
+    )
 
     cache: str = setting(
         "auto",
@@ -126,14 +191,48 @@ class Recipe:
     )
     fold: int = setting(0, "about", "The part, from 1, that this run of a cross-validation tests on.", min=0, max=100)
 
+    crop: str = setting(
+        "resized",
+        "augmentation",
+        "What is cut out in training: a part of random size and shape (resized), one of the size that evaluation sees at a "
+        "random place (patch), as in 2012, or no part (none).",
+        choices=("resized", "patch", "none"),
+    )
     crop_scale: float = setting(
         0.35,
         "augmentation",
-        "Smallest share of a photo's area that a random training crop may show; 1 shows it whole.",
+        "Smallest share of a photo's area that a crop of random size may show; 1 shows as much as fits.",
         min=0.05,
         max=1.0,
     )
     flip: bool = setting(True, "augmentation", "Mirror half of the training photos left to right.")
+    rotation: float = setting(
+        0.0, "augmentation", "Largest turn of a training photo, to either side, in degrees.", min=0.0, max=180.0
+    )
+    shear: float = setting(
+        0.0, "augmentation", "Largest slant of a training photo, to either side, in degrees.", min=0.0, max=45.0
+    )
+    zoom: float = setting(
+        0.0,
+        "augmentation",
+        "Largest relative change of a training photo's width and, apart from it, its height; edges fill what gets free.",
+        min=0.0,
+        max=0.9,
+    )
+    shift: float = setting(
+        0.0,
+        "augmentation",
+        "Largest move of a training photo, as a share of its side, each way; edges fill what gets free.",
+        min=0.0,
+        max=0.5,
+    )
+    blur: float = setting(
+        0.0,
+        "augmentation",
+        "Largest standard deviation, in pixels, of the blur of a training photo.",
+        min=0.0,
+        max=10.0,
+    )
     brightness: float = setting(
         0.3, "augmentation", "Largest relative change of brightness of a training photo.", min=0.0, max=1.0
     )
@@ -296,14 +395,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for f in fields(self):
             object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
-        if self.resize < self.image_size:
-            raise RecipeError("resize", f"{self.resize} is smaller than image_size; use at least {self.image_size}.")
-        if self.val_fraction + self.test_fraction >= 1:
-            raise RecipeError("val_fraction", "with test_fraction it leaves nothing to train on; lower one of them.")
-        if self.fold > self.folds or (self.folds and not self.fold):
-            raise RecipeError("fold", f"{self.fold} is not one of the {self.folds} folds.")
-        if self.folds == 1:
-            raise RecipeError("folds", "one part leaves nothing to train on; use at least 2.")
+        _check_network(self)
+        _check_data(self)
         if self.towers_apart and self.groups != 2:
             raise RecipeError(
                 "towers_apart", "a network without towers cannot be laid over two devices; set groups to 2."
@@ -312,9 +405,6 @@ class Recipe:
             raise RecipeError("towers_apart", "the towers are one process; set processes to 1.")
         if self.mixup and self.cutmix:
             raise RecipeError("cutmix", "photos are either blended or cut; set mixup or cutmix to 0.")
-        dropout_of_layers(self.dropout, self.dropout_by_layer)
-        if self.normalization == "none" and self.norm_place != "after_relu":
-            raise RecipeError("norm_place", "there is no normalisation to place; leave it at after_relu.")
 
     def replace(self, /, **changes: Any) -> Recipe:
         """A copy with some settings changed.
@@ -342,6 +432,78 @@ class Recipe:
         if not isinstance(values, dict):
             raise RecipeError("recipe", "it is not a set of named values; choose one of the recipes again.")
         return cls().replace(**values)
+
+
+def _check_network(recipe: Recipe) -> None:
+    """Whether there is such a network; otherwise a RecipeError."""
+    hidden = whole_numbers(recipe, "hidden")
+    if recipe.network == "mlp":
+        for name in ("groups", "single_logit", "dropout_by_layer", "freeze_features", "initialization"):
+            if getattr(recipe, name) != Recipe.__dataclass_fields__[name].default:
+                raise RecipeError(name, "the fully connected baseline has no such thing; leave it as it is.")
+        if recipe.normalization != "none":
+            raise RecipeError("normalization", "the fully connected baseline has none; set it to none.")
+        return
+    if recipe.activation != "relu":
+        raise RecipeError("activation", "AlexNet has rectified linear units; leave it at relu.")
+    dropout_of_layers(recipe.dropout, recipe.dropout_by_layer, len(hidden))
+    if recipe.normalization == "none" and recipe.norm_place != "after_relu":
+        raise RecipeError("norm_place", "there is no normalisation to place; leave it at after_relu.")
+    for name in ("maps", "hidden"):
+        if recipe.groups == 2 and any(number % 2 for number in whole_numbers(recipe, name)):
+            raise RecipeError(name, "two towers share the maps and units evenly; use even numbers.")
+    if min(map_sides(recipe)) < 1:
+        raise RecipeError("image_size", f"{recipe.image_size} px leave nothing for the last convolutions; use more.")
+
+
+def _check_data(recipe: Recipe) -> None:
+    """Whether photos can be divided and cut out so; otherwise a RecipeError."""
+    if recipe.resize < recipe.image_size:
+        raise RecipeError("resize", f"{recipe.resize} is smaller than image_size; use at least {recipe.image_size}.")
+    if recipe.val_fraction + recipe.test_fraction >= 1:
+        raise RecipeError("val_fraction", "with test_fraction it leaves nothing to train on; lower one of them.")
+    if recipe.fold > recipe.folds or (recipe.folds and not recipe.fold):
+        raise RecipeError("fold", f"{recipe.fold} is not one of the {recipe.folds} folds.")
+    if recipe.folds == 1:
+        raise RecipeError("folds", "one part leaves nothing to train on; use at least 2.")
+    if recipe.test_on_rest and not recipe.max_per_class:
+        raise RecipeError("test_on_rest", "no photos are left out; set max_per_class, too.")
+    if recipe.folds and (recipe.given_splits or recipe.test_on_rest):
+        name = "given_splits" if recipe.given_splits else "test_on_rest"
+        raise RecipeError(name, "folds divide the photos anew; turn this off.")
+
+
+def whole_numbers(recipe: Recipe, name: str) -> tuple[int, ...]:
+    """The numbers in a setting such as `maps`: one for each convolution, or of `hidden`, for each hidden layer.
+
+    Raises:
+        RecipeError: it holds something else, too few or too many, or one that is out of range.
+    """
+    words = getattr(recipe, name).replace(",", " ").split()
+    low, high = (0, 16) if name == "paddings" else (1, 32) if name == "kernels" else (1, 65_536)
+    if not all(word.isascii() and word.isdecimal() and low <= int(word) <= high for word in words):
+        raise RecipeError(
+            name, f"write whole numbers from {low} to {high:,}, as in {Recipe.__dataclass_fields__[name].default}."
+        )
+    if name == "hidden":
+        if not 1 <= len(words) <= 8:
+            raise RecipeError(name, "there are from 1 to 8 hidden layers; write a number for each.")
+    elif len(words) != 5:
+        raise RecipeError(name, f"there are five convolutions and {len(words)} numbers; write one for each.")
+    return tuple(int(word) for word in words)
+
+
+def map_sides(recipe: Recipe) -> tuple[int, ...]:
+    """The side of the maps of each convolution, in pixels, after its pooling where it has one; below 1 where none is left."""
+    side, sides = recipe.image_size, []
+    for number, (kernel, padding) in enumerate(
+        zip(whole_numbers(recipe, "kernels"), whole_numbers(recipe, "paddings"), strict=True), 1
+    ):
+        side = (side + 2 * padding - kernel) // (FIRST_STRIDE if number == 1 else 1) + 1
+        if number in POOLED:
+            side = (side - recipe.pool) // 2 + 1
+        sides.append(side)
+    return tuple(sides)
 
 
 def _checked(f: dataclasses.Field, value: Any) -> Any:
@@ -382,23 +544,28 @@ def parse_setting(name: str, text: str) -> Any:
         raise RecipeError(name, f"{text!r} is not {_KIND_WORDS[kind]}.") from None
 
 
-def dropout_of_layers(dropout: float, by_layer: str) -> dict[str, float]:
-    """The dropout after each layer that has one: `dropout` for fc6 and fc7, and what `by_layer` names.
+def hidden_names(count: int) -> tuple[str, ...]:
+    """The names of AlexNet's fully connected layers before the last: fc6, fc7 and so on."""
+    return tuple(f"fc{number}" for number in range(6, 6 + count))
+
+
+def dropout_of_layers(dropout: float, by_layer: str, hidden: int = 2) -> dict[str, float]:
+    """The dropout after each layer that has one: `dropout` for the hidden fully connected ones, and what `by_layer` names.
 
     Args:
         dropout: share of the units silenced, 0 to below 1.
         by_layer: such as `conv5=0.1 fc7=0.5`; commas may separate, too.
+        hidden: how many fully connected layers there are before the last.
 
     Raises:
         RecipeError: a layer does not exist, or a share is out of its range.
     """
-    shares = {"fc6": dropout, "fc7": dropout}
+    shares = dict.fromkeys(hidden_names(hidden), dropout)
+    layers = (*CONVOLUTIONS, *shares)
     for item in by_layer.replace(",", " ").split():
         layer, _, share = item.partition("=")
-        if layer not in DROPOUT_LAYERS:
-            raise RecipeError(
-                "dropout_by_layer", f"{item!r} names no layer; use {', '.join(DROPOUT_LAYERS)}, as in fc7=0.5."
-            )
+        if layer not in layers:
+            raise RecipeError("dropout_by_layer", f"{item!r} names no layer; use {', '.join(layers)}, as in fc7=0.5.")
         try:
             shares[layer] = float(share)
         except ValueError:

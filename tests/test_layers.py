@@ -12,6 +12,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGE = {path.stem: path for path in sorted((PROJECT / "alexnet").glob("*.py"))}
+PACKAGE |= {f"commands.{path.stem}": path for path in sorted((PROJECT / "alexnet/commands").glob("*.py"))}
 PAGES = {path.stem: path for path in sorted((PROJECT / "pages").glob("*.py"))}
 UI = {f"ui.{path.stem}": path for path in sorted((PROJECT / "ui").glob("*.py"))}
 FRONT = {"app": PROJECT / "app.py", **UI, **PAGES}

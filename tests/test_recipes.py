@@ -35,7 +35,7 @@ NUMBERS = [name for name, f in FIELDS.items() if f.type in ("int", "float") and 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_every_number_has_a_range_whose_ends_are_within_it(name):
     low, high = FIELDS[name].metadata["min"], FIELDS[name].metadata["max"]
-    room = {"image_size": 67, "resize": 1024, "val_fraction": 0.0, "test_fraction": 0.0}
+    room = {"image_size": 67, "resize": 1024, "val_fraction": 0.0, "test_fraction": 0.0, "max_per_class": 10}
     for value in (low, high):
         assert getattr(Recipe(**{**room, name: value}), name) == value
     for value in (low - 1, high + 1):
