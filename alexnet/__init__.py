@@ -15,8 +15,9 @@ _HOMES = {
     "Recipe": "recipes",
     "load_classifier": "predict",
     "open_photo": "images",
+    "run_inference": "interchange",
 }
-__all__ = ["RECIPES", "AlexNet", "Classifier", "Recipe", "load_classifier", "open_photo"]
+__all__ = ["RECIPES", "AlexNet", "Classifier", "Recipe", "load_classifier", "open_photo", "run_inference"]
 
 
 def __getattr__(name: str) -> Any:

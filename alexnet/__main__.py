@@ -1,4 +1,4 @@
-"""The command line: `python -m alexnet train | classify | evaluate | data | export`.
+"""The command line: `python -m alexnet train | classify | evaluate | ...`, a module of `alexnet.commands` each.
 
 Exit status 0, 1 when something failed, 2 for wrong use. Heavy imports wait until a command needs them.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from alexnet.commands import UsageError, classify, data, evaluate, export, train
+from alexnet.commands import UsageError, classify, data, evaluate, export, import_, recipes, submit, sweep, train
 from alexnet.errors import LabError
 from alexnet.recipes import RecipeError
 
-COMMANDS = (train, classify, evaluate, data, export)
+COMMANDS = (train, sweep, recipes, classify, evaluate, submit, data, export, import_)
 
 
 def main(arguments: list[str] | None = None) -> int:

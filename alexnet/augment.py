@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from alexnet.runs import MEAN, STD
 CACHE_SIDE = 256  # of the square in which training photos are kept; random crops are cut from it
 ASPECT = (3 / 4, 4 / 3)  # of a random crop's width to its height, Szegedy et al. 2014 (arXiv 1409.4842), section 6
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, the weights of red, green and blue in grey
+GEOMETRY = ("rotation", "shear", "zoom", "shift")  # settings of a recipe that move pixels
 ERASED_AREA = (0.02, 0.33)  # of an erased rectangle as a share of the crop; this and ...
 ERASED_ASPECT = (0.3, 3.3)  # ... its height to its width are the defaults of torchvision's RandomErasing
 
@@ -37,23 +39,51 @@ PRINCIPAL_COLOURS = (
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Shorter side to `resize`, centre cut out at `crop` x `crop`: one resampling of the original photo."""
+    """Shorter side to `resize`, centre cut out at `crop` x `crop`: one resampling of the original photo.
+
+    With `squash` both sides are scaled to `resize`. With `five_crops` the network looks five times, at the centre and at
+    the corners of the square of `resize` x `resize`.
+    """
 
     resize: int = 256
     crop: int = 227
     mean: Sequence[float] = MEAN
     std: Sequence[float] = STD
+    squash: bool = False
+    five_crops: bool = False
+
+    @property
+    def side(self) -> int:
+        """Of the square that all views are cut from."""
+        return self.resize if self.five_crops else self.crop
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Left and top of each view in that square, in pixels; the first is the centre's."""
+        far = self.side - self.crop
+        corners = [(0, 0), (far, 0), (0, far), (far, far)] if self.five_crops else []
+        return [(far // 2, far // 2), *corners]
 
     def crop_photo(self, photo: Image.Image) -> Image.Image:
-        """What the network is given of an upright RGB photo, as a `crop` x `crop` picture."""
-        side = min(photo.size) * self.crop / self.resize
-        left, top = ((length - side) / 2 for length in photo.size)
-        box = (left, top, left + side, top + side)
-        return photo.resize((self.crop, self.crop), Image.Resampling.BILINEAR, box=box)
+        """What the network is shown of an upright RGB photo, in one view or several, as a `side` x `side` picture."""
+        whole = photo.size if self.squash else (min(photo.size), min(photo.size))
+        width, height = (length * self.side / self.resize for length in whole)
+        left, top = (photo.width - width) / 2, (photo.height - height) / 2
+        box = (left, top, left + width, top + height)
+        return photo.resize((self.side, self.side), Image.Resampling.BILINEAR, box=box)
+
+    def centre(self, square: Image.Image) -> Image.Image:
+        """The view of the centre, `crop` x `crop`, in what `crop_photo` returned."""
+        left, top = self.places[0]
+        return square.crop((left, top, left + self.crop, top + self.crop))
+
+    def views(self, squares: Tensor) -> list[Tensor]:
+        """All views of photos, each `(N, 3, crop, crop)`, cut from `(N, 3, side, side)`; the centre comes first."""
+        return [squares[..., top : top + self.crop, left : left + self.crop] for left, top in self.places]
 
     def batch(self, photos: Sequence[Image.Image]) -> Tensor:
-        """The crops of upright RGB photos as `(N, 3, crop, crop)` uint8."""
-        return self.stack([self.crop_photo(photo) for photo in photos])
+        """The centres of upright RGB photos as `(N, 3, crop, crop)` uint8."""
+        return self.stack([self.centre(self.crop_photo(photo)) for photo in photos])
 
     @staticmethod
     def stack(crops: Sequence[Image.Image]) -> Tensor:
@@ -68,7 +98,8 @@ class EvalTransform:
     @classmethod
     def from_recipe(cls, recipe: Recipe) -> EvalTransform:
         """The evaluation transform of a recipe."""
-        return cls(resize=recipe.resize, crop=recipe.image_size)
+        how = {"squash": recipe.squash, "five_crops": recipe.five_crops}
+        return cls(resize=recipe.resize, crop=recipe.image_size, **how)
 
 
 def to_square(photo: Image.Image) -> Image.Image:
@@ -83,9 +114,11 @@ class Draw:
     `boxes` (N, 4): left, top, width and height of the crop as shares of the photo; `flip` (N,) bool;
     `brightness`, `contrast`, `saturation` (N,): factors around 1.
 
-    What a recipe leaves out is None: `shift` (N, 3), added to red, green and blue from 0 to 1; `erased` (N, 4), the
+    What a recipe leaves out is None: `tint` (N, 3), added to red, green and blue from 0 to 1; `erased` (N, 4), the
     rectangle to erase, as shares of the crop; `share` (N,), what stays of a photo when it is blended with its neighbour;
-    `cut` (N, 4), the rectangle to take from the neighbour. Rectangles without area change nothing.
+    `cut` (N, 4), the rectangle to take from the neighbour; `affine` (N, 2, 3), which maps a place (x, y, 1) of the result
+    to the place (x, y) of the crop that is seen there, both from -1 to 1 between the edges; `blur` (N,), the standard
+    deviation in pixels of the result. Rectangles without area change nothing.
     """
 
     boxes: Tensor
@@ -93,10 +126,12 @@ class Draw:
     brightness: Tensor
     contrast: Tensor
     saturation: Tensor
-    shift: Tensor | None = None
+    tint: Tensor | None = None
     erased: Tensor | None = None
     share: Tensor | None = None
     cut: Tensor | None = None
+    affine: Tensor | None = None
+    blur: Tensor | None = None
 
     @property
     def mixes(self) -> bool:
@@ -133,30 +168,67 @@ def draw(recipe: Recipe, sizes: Tensor, generator: torch.Generator) -> Draw:
     as they were without it.
     """
     n = len(sizes)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.empty(n).uniform_(low, high, generator=generator)
-
-    area = uniform(recipe.crop_scale, 1.0)
-    aspect = uniform(math.log(ASPECT[0]), math.log(ASPECT[1])).exp() * (sizes[:, 1] / sizes[:, 0])
-    # A crop that would stick out of the photo is cut down to it rather than drawn again.
-    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    left, top = (1 - width) * uniform(0, 1), (1 - height) * uniform(0, 1)
+    uniform = partial(_uniform, n, generator)
+    flatness = torch.ones(n) if recipe.squash else sizes[:, 1] / sizes[:, 0]
     return Draw(
-        boxes=torch.stack([left, top, width, height], dim=1),
+        boxes=_draw_boxes(recipe, flatness, generator),
         flip=(uniform(0, 1) < 0.5) & recipe.flip,
         brightness=1 + recipe.brightness * uniform(-1, 1),
         contrast=1 + recipe.contrast * uniform(-1, 1),
         saturation=1 + recipe.saturation * uniform(-1, 1),
-        shift=_draw_shift(recipe.pca_colour, n, generator) if recipe.pca_colour else None,
+        tint=_draw_tint(recipe.pca_colour, n, generator) if recipe.pca_colour else None,
         erased=_draw_erased(recipe.erasing, n, generator) if recipe.erasing else None,
         share=_for_pairs(_draw_share(recipe.mixup, n // 2, generator), n, 1.0) if recipe.mixup else None,
         cut=_for_pairs(_draw_cut(recipe.cutmix, n // 2, generator), n, 0.0) if recipe.cutmix else None,
+        affine=_draw_affine(recipe, n, generator) if any(getattr(recipe, name) for name in GEOMETRY) else None,
+        blur=uniform(0, recipe.blur) if recipe.blur else None,
     )
 
 
-def _draw_shift(std: float, n: int, generator: torch.Generator) -> Tensor:
-    """Shifts along the principal colours (n, 3), Krizhevsky et al. 2012, section 4.1."""
+def _uniform(n: int, generator: torch.Generator, low: float, high: float) -> Tensor:
+    return torch.empty(n).uniform_(low, high, generator=generator)
+
+
+def _draw_boxes(recipe: Recipe, flatness: Tensor, generator: torch.Generator) -> Tensor:
+    """Crops (n, 4) of photos whose height is `flatness` (n,) times their width, as shares of their sides."""
+    if recipe.crop == "resized":
+        return _draw_resized(recipe.crop_scale, flatness, generator)
+    square = torch.stack([flatness, 1 / flatness], dim=1).clamp(max=1)  # in the middle, as high as it is wide
+    start, share = (1 - square) / 2, 1.0
+    if recipe.crop == "patch":  # Krizhevsky et al. 2012, section 4.1
+        share, places = recipe.image_size / recipe.resize, recipe.resize - recipe.image_size + 1
+        start = start + square * torch.randint(places, square.shape, generator=generator) / recipe.resize
+    return torch.cat([start, square * share], dim=1)
+
+
+def _draw_resized(smallest: float, flatness: Tensor, generator: torch.Generator) -> Tensor:
+    """Crops (n, 4) of random size and shape, Szegedy et al. 2014, section 6."""
+    uniform = partial(_uniform, len(flatness), generator)
+    area = uniform(smallest, 1.0)
+    aspect = uniform(math.log(ASPECT[0]), math.log(ASPECT[1])).exp() * flatness
+    # A crop that would stick out of the photo is cut down to it rather than drawn again.
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    left, top = (1 - width) * uniform(0, 1), (1 - height) * uniform(0, 1)
+    return torch.stack([left, top, width, height], dim=1)
+
+
+def _draw_affine(recipe: Recipe, n: int, generator: torch.Generator) -> Tensor:
+    """Turns, shifts, slants and zooms about the centre (n, 2, 3), put together as by Keras' ImageDataGenerator.
+
+    As there a zoom above 1 shows more of the photo, and width and height have one each.
+    """
+    turn, slant, across, down, wide, high = torch.empty(6, n).uniform_(-1, 1, generator=generator)
+    turn, slant = torch.deg2rad(recipe.rotation * turn), torch.deg2rad(recipe.shear * slant)
+    right = torch.stack([turn.cos(), turn.sin()], dim=1)  # where the result's x axis points in the crop
+    upright = torch.stack([-turn.sin(), turn.cos()], dim=1)
+    slanted = torch.stack([-(turn + slant).sin(), (turn + slant).cos()], dim=1)
+    offset = 2 * recipe.shift * (across[:, None] * right + down[:, None] * upright)  # a side is 2 long
+    zooms = 1 + recipe.zoom * torch.stack([wide, high])[:, :, None]
+    return torch.stack([zooms[0] * right, zooms[1] * slanted, offset], dim=2)
+
+
+def _draw_tint(std: float, n: int, generator: torch.Generator) -> Tensor:
+    """Steps along the principal colours (n, 3), Krizhevsky et al. 2012, section 4.1."""
     multiples = torch.empty(n, 3).normal_(0, std, generator=generator)
     return (multiples * torch.tensor(COLOUR_VARIANCES)) @ torch.tensor(PRINCIPAL_COLOURS).T
 
@@ -195,10 +267,11 @@ def _for_pairs(values: Tensor, n: int, alone: float) -> Tensor:
 
 
 def augment(images: Tensor, choices: Draw, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Apply `choices` to each photo of a batch: crop, mirroring, colours, erasing; `mix` does the rest.
+    """Apply `choices` to each photo of a batch: crop, mirroring, blur, geometry, colours, erasing; `mix` does the rest.
 
-    No shape and no branch depends on the choices' values, so that `torch.compile(augment, dynamic=False)` compiles it
-    once for a shape.
+    Geometry, the affine maps, repeats the pixels at the crop's edges where it would show what lies beyond them. No shape
+    and no branch depends on the choices' values, so that `torch.compile(augment, dynamic=False)` compiles it once for a
+    shape.
 
     Args:
         images: `(N, 3, S, S)` uint8, squashed photos, on the device that trains.
@@ -212,11 +285,17 @@ def augment(images: Tensor, choices: Draw, size: int, dtype: torch.dtype = torch
     """
     choices, side = choices.to(images.device), images.shape[-1]
     left, top, width, height = (choices.boxes * side).unbind(1)
-    columns = _resampling(left, width, side, size, choices.flip).to(dtype).transpose(1, 2)
-    rows = _resampling(top, height, side, size, torch.zeros_like(choices.flip)).to(dtype)
+    columns = _resampling(left, width, side, size, choices.flip)
+    rows = _resampling(top, height, side, size, torch.zeros_like(choices.flip))
+    if choices.blur is not None:
+        smoothing = _smoothing(choices.blur, size)
+        columns, rows = torch.bmm(smoothing, columns), torch.bmm(smoothing, rows)
+    columns, rows = columns.to(dtype).transpose(1, 2), rows.to(dtype)
     # Scaling is separable: one matrix product over the columns and one over the rows crop, scale, filter and mirror.
     # A colour at a time, the matrices need not be repeated, and what lies between stays small enough to be reused.
     planes = [torch.bmm(rows, torch.bmm(images[:, k].to(dtype), columns)) for k in range(3)]
+    if choices.affine is not None:
+        planes = _warp(planes, choices.affine)
     result = _recolour(planes, choices, dtype)
     if choices.erased is not None:
         result = result.masked_fill(_inside(choices.erased, size), 0)  # the mean colour
@@ -236,8 +315,23 @@ def _resampling(start: Tensor, length: Tensor, source: int, target: int, mirrore
     return weights / weights.sum(dim=2, keepdim=True)
 
 
+def _smoothing(std: Tensor, size: int) -> Tensor:
+    """Matrices (N, size, size) that blur `size` pixels with a Gaussian, cut off and weighted anew at the edges."""
+    places = torch.arange(size, device=std.device)
+    # Below a twentieth of a pixel neighbours have no weight, and at 0 there would be nothing to divide by.
+    distance = (places[:, None] - places) / std.clamp(min=0.05)[:, None, None]
+    return (-0.5 * distance.square()).softmax(dim=2)
+
+
+def _warp(planes: Sequence[Tensor], affine: Tensor) -> Sequence[Tensor]:
+    """Red, green and blue, each (N, H, H), as `affine` (N, 2, 3) shows them; float32, in which places are exact enough."""
+    pixels = torch.stack(planes, dim=1).float()
+    grid = F.affine_grid(affine, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).unbind(1)
+
+
 def _recolour(planes: Sequence[Tensor], choices: Draw, dtype: torch.dtype) -> Tensor:
-    """Brightness, contrast, saturation and shift in this order, then normalisation.
+    """Brightness, contrast, saturation and tint in this order, then normalisation.
 
     Red, green and blue, each (N, H, W) from 0 to 255, become (N, 3, H, W) of `dtype`; in between it is float32.
     """
@@ -251,8 +345,8 @@ def _recolour(planes: Sequence[Tensor], choices: Draw, dtype: torch.dtype) -> Te
     colours = []
     for k, plane in enumerate(planes):
         colour = torch.addcmul(shared, factor, plane.float())
-        if choices.shift is not None:
-            colour += choices.shift[:, k, None, None]
+        if choices.tint is not None:
+            colour += choices.tint[:, k, None, None]
         colours.append(colour.clamp_(0, 1).sub_(MEAN[k]).div_(STD[k]).to(dtype))
     return torch.stack(colours, dim=1)
 

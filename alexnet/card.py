@@ -15,7 +15,7 @@ from typing import Any
 
 from alexnet import calibration
 from alexnet.calibration import Calibration
-from alexnet.evaluate import interval
+from alexnet.evaluate import MOST_SHOWN, frequent_confusions, interval
 from alexnet.familiarity import neither
 from alexnet.recipes import RECIPES, Recipe
 from alexnet.runs import Run
@@ -25,8 +25,10 @@ MAIN_SETTINGS = (  # always told; all others where they differ from the defaults
     *("image_size", "resize", "normalization", "dropout"),
     *("epochs", "batch_size", "optimizer", "lr", "weight_decay", "schedule", "label_smoothing", "ema", "seed"),
 )
+TRANSFORM = ("image_size", "resize", "squash", "mirror", "five_crops")  # what is known of an imported network, too
 MOST_EPOCHS = 20  # rows of the training curve
 MOST_MISTAKES = 10
+MOST_CONFUSIONS = 10  # rows, of more classes than are shown each by each
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 PETS = {"cat", "cats", "dog", "dogs"}
 
@@ -47,6 +49,12 @@ class _Source:
         return self.config["classes"]
 
     @property
+    def classes_in_words(self) -> str:
+        if len(self.classes) <= MOST_SHOWN:
+            return f"the classes {_listed(self.classes, 'and')}"
+        return f"{len(self.classes):,} classes, such as {_listed(self.classes[:3], 'and')}"
+
+    @property
     def held_out(self) -> str:
         """The split that the report is of, in words."""
         return SPLITS.get(self.report.get("split", ""), "held-out")
@@ -60,7 +68,8 @@ def markdown(run: Run) -> str:
     """
     source = _Source(run, run.config, run.recipe, run.metrics(), run.report() or {}, calibration.read(run.path))
     sections = (_about, _data, _recipe, _training, _accuracy, _calibration, _familiarity, _mistakes, _size, _limits)
-    return "\n\n".join(text for section in (*sections, _reproduction) if (text := section(source))) + "\n"
+    sections = (_imported, _recipe, _size) if "imported" in source.config else (*sections, _reproduction)
+    return "\n\n".join(text for section in sections if (text := section(source))) + "\n"
 
 
 def write(run: Run) -> None:
@@ -73,19 +82,35 @@ def write(run: Run) -> None:
 def _about(source: _Source) -> str:
     parent = source.config.get("parent")
     start = f"on top of the weights of {_code(Path(parent).name)}" if isinstance(parent, str) else "from scratch"
+    network = "An AlexNet (Krizhevsky, Sutskever and Hinton 2012)"
+    if source.recipe.network == "mlp":
+        network = "A network of fully connected layers on the pixels, the baseline of AlexNet"
     return _paragraphs(
         f"# Model card: {_text(source.recipe.title)}",
-        f"An AlexNet (Krizhevsky, Sutskever and Hinton 2012), trained {start}, that sorts photos into the classes "
-        f"{_listed(source.classes, 'and')}, with a probability for each.",
+        f"{network}, trained {start}, that sorts photos into {source.classes_in_words}, with a probability for each.",
         "It is meant for trying out, teaching and looking into such a network; not for decisions that matter to "
         "anybody. This card was made by code from the files of the run.",
     )
 
 
+def _imported(source: _Source) -> str:
+    return _paragraphs(
+        f"# Model card: {_text(source.recipe.title)}",
+        f"A network that sorts photos into {source.classes_in_words}. Its weights were imported from "
+        f"{_code(str(source.config['imported']))}; on what and how they were trained, and how good they are, is not known "
+        "here. What it is, and what it expects of photos, was told by whoever imported it.",
+    )
+
+
 def _data(source: _Source) -> str:
     dataset, counts = source.config["dataset"], source.report.get("splits")
+    few = len(source.classes) <= MOST_SHOWN
     rows = [
-        [SPLITS.get(split, split), *(f"{number:,}" for number in per_class.values()), f"{sum(per_class.values()):,}"]
+        [
+            SPLITS.get(split, split),
+            *(f"{number:,}" for number in per_class.values() if few),
+            f"{sum(per_class.values()):,}",
+        ]
         for split, per_class in (counts or {}).items()
         if any(per_class.values())
     ]
@@ -93,7 +118,7 @@ def _data(source: _Source) -> str:
     return _paragraphs(
         "## Data",
         f"{dataset['photos']:,} usable photos of {_code(dataset['name'])}.{fingerprint} {_split_in_words(source.recipe)}",
-        _table(["split", *map(_text, source.classes), "all"], rows),
+        _table(["split", *(map(_text, source.classes) if few else []), "all"], rows),
     )
 
 
@@ -113,12 +138,13 @@ def _split_in_words(recipe: Recipe) -> str:
 
 
 def _recipe(source: _Source) -> str:
-    defaults = Recipe()
+    defaults, imported = Recipe(), "imported" in source.config
     rows = []
     for f in fields(Recipe):
         value, default = getattr(source.recipe, f.name), getattr(defaults, f.name)
         is_told = f.name in MAIN_SETTINGS or value != default
-        if is_told and f.metadata["group"] not in ("about", "hardware") and f.name != "start_from":
+        is_known = not imported or f.metadata["group"] == "model" or f.name in TRANSFORM
+        if is_told and is_known and f.metadata["group"] not in ("about", "hardware") and f.name != "start_from":
             rows.append([_code(f.name), _value(value), "" if value == default else _value(default)])
     heading = f"## Recipe\n\n{_text(source.recipe.source)}" if source.recipe.source else "## Recipe"
     return _paragraphs(heading, _table(["setting", "value", "default, where it differs"], rows))
@@ -171,18 +197,32 @@ def _accuracy(source: _Source) -> str:
     report = source.report
     if not {"accuracy", "loss", "count", "confusion"} <= report.keys():
         return ""
-    chosen = "The best epoch was chosen on these very photos, so expect a little less on others."
-    rows = [
-        [_text(name), *(f"{n:,}" for n in row), *_rate_and_interval(row[index], sum(row))]
-        for index, (name, row) in enumerate(zip(source.classes, report["confusion"], strict=True))
-    ]
+    chosen = top = ""
+    if report.get("split") == "val":
+        chosen = " The best epoch was chosen on these very photos, so expect a little less on others."
+    if "top5" in report:
+        top = f" Of **{_percent(report['top5'])}** the class is among the five likeliest."
     accuracy, between = _rate_and_interval(round(report["accuracy"] * report["count"]), report["count"])
     return _paragraphs(
         "## Accuracy",
         f"**{accuracy}** of {report['count']:,} {source.held_out} photos are classified correctly (95 % interval "
-        f"{between}), with a loss of {report['loss']:.3f}. {chosen if report.get('split') == 'val' else ''}".strip(),
-        _table(["photos of", *(f"predicted {_text(n)}" for n in source.classes), "right", "95 % interval"], rows),
+        f"{between}), with a loss of {report['loss']:.3f}.{top}{chosen}",
+        _confusion(source.classes, report["confusion"]),
     )
+
+
+def _confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+    """The counts as a table; of many classes the most frequent mistakes."""
+    if len(classes) > MOST_SHOWN:
+        mistakes = frequent_confusions(confusion, classes, MOST_CONFUSIONS)
+        return _table(
+            ["photos of", "most often mistaken for", "photos"], [[_text(a), _text(b), f"{n:,}"] for a, b, n in mistakes]
+        )
+    rows = [
+        [_text(name), *(f"{n:,}" for n in row), *_rate_and_interval(row[index], sum(row))]
+        for index, (name, row) in enumerate(zip(classes, confusion, strict=True))
+    ]
+    return _table(["photos of", *(f"predicted {_text(n)}" for n in classes), "right", "95 % interval"], rows)
 
 
 def _rate_and_interval(right: int, count: int) -> list[str]:
@@ -230,7 +270,7 @@ def _familiarity(source: _Source) -> str:
 
 
 def _mistakes(source: _Source) -> str:
-    wrong = _most_confident_mistakes(source.run.path / "predictions.csv", len(source.classes))
+    wrong = _most_confident_mistakes(source.run.path / "predictions.csv")
     rows = [[_code(file), _text(label), _text(predicted), _percent(p)] for file, label, predicted, p in wrong]
     if not rows:
         return ""
@@ -238,13 +278,14 @@ def _mistakes(source: _Source) -> str:
     return _paragraphs("## Worst mistakes", sentence, _table(["photo", "labelled", "predicted", "probability"], rows))
 
 
-def _most_confident_mistakes(path: Path, classes: int) -> list[tuple[str, str, str, float]]:
+def _most_confident_mistakes(path: Path) -> list[tuple[str, str, str, float]]:
     """File, label, prediction and its probability of the photos that are misclassified with the highest probability."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if len(row) >= 3 + classes][1:]
-        wrong = [(*row[:3], max(map(float, row[3 : 3 + classes]))) for row in rows if row[1] != row[2]]
-    except (OSError, ValueError, csv.Error):
+            header, *rows = csv.reader(file)
+        whole = (row for row in rows if len(row) == len(header))
+        wrong = [(*row[:3], max(map(float, row[3:]))) for row in whole if row[1] != row[2]]
+    except (OSError, ValueError, IndexError, csv.Error):
         return []
     return sorted(wrong, key=lambda mistake: (-mistake[3], mistake[0]))[:MOST_MISTAKES]
 
@@ -257,11 +298,16 @@ def _size(source: _Source) -> str:
     whole = report.get("uncompressed")
     if not isinstance(whole, dict) or not {"bytes", "accuracy"} <= whole.keys() or "rank" not in report:
         return _paragraphs("## Size", f"{_code(path.name)}: {megabytes:.1f} MB.")
+    how = "The weights are kept in 16 bits."
+    if rank := report.get("rank"):
+        how = (
+            f"The large matrices are kept as products of rank {rank} in 8 bits, chosen by the activations that they meet, "
+            "and the other weights in 16 bits."
+        )
     return _paragraphs(
         "## Size",
-        f"{_code(path.name)}: {megabytes:.1f} MB, of {whole['bytes'] / 1e6:.0f} MB. The two large matrices are kept as "
-        f"products of rank {report['rank']} in 8 bits, chosen by the activations that they meet, and the other weights in "
-        f"16 bits. Uncompressed the accuracy was {_percent(whole['accuracy'], 2)}, now it is "
+        f"{_code(path.name)}: {megabytes:.1f} MB, of {whole['bytes'] / 1e6:.0f} MB. {how} "
+        f"Uncompressed the accuracy was {_percent(whole['accuracy'], 2)}, now it is "
         f"{_percent(report['accuracy'], 2)}; on average the probabilities moved by "
         f"{_percent(report['mean_probability_change'], 2)}.",
     )
@@ -272,11 +318,11 @@ def _limits(source: _Source) -> str:
     kinds = "Breeds" if pets else "Kinds"
     lookalikes = " (foxes and wolves, lynxes and other big cats)" if pets else ""
     limits = (
-        f"It knows the classes {_listed(source.classes, 'and')} and nothing else. Things that look like them{lookalikes} "
+        f"It knows {source.classes_in_words}, and nothing else. Things that look like them{lookalikes} "
         "may well be called one of them, and so may things that do not.",
         "It was trained on photos: drawings, paintings, toys and sculptures are not what it was measured on.",
-        "One answer is given for the whole photo: with several classes in it, or a small one at the edge, which the "
-        "centre crop cuts off, the answer says little.",
+        "One answer is given for the whole photo: with several classes in it, or a small one at the edge, which may be "
+        "cut off, the answer says little.",
         f"{kinds}, poses, ages and light that the training photos hardly show are mistaken more often than the average "
         "tells.",
         "Writing in a photo, frames and collages are seen as shapes, and may mislead it.",

@@ -16,9 +16,9 @@ import shutil
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, zip_longest
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
@@ -26,7 +26,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from alexnet import doodles, downloads, runs
+from alexnet import doodles, downloads, imagenet, runs
 from alexnet.errors import LabError
 from alexnet.images import MAX_BYTES, PHOTO_SUFFIXES, PhotoError, check_photo, open_photo
 from alexnet.recipes import Recipe
@@ -47,6 +47,7 @@ SPLIT_FOLDERS = {
     "testing": "test",
     "test_set": "test",
 }
+HELD_OUT = ("val", "test", "rest")  # what a limit on the photos to learn from does not count
 KAGGLE_NAME = re.compile(r"([^\W\d][^.]*)\.\d+\.\w+")  # \w lacks the vowel signs of Indic scripts
 NOT_OPENED = "cannot be opened"
 CACHE_FORMAT = 1
@@ -84,7 +85,7 @@ class Photo:
 
     path: str
     label: int
-    split: str | None  # the split that its folder gives it: train, val, test, or None
+    split: str | None  # that its folder gives it: train, val, test, or None; or rest, see `Dataset.subset`
     digest: str  # of the file's content
     width: int  # upright, in pixels
     height: int
@@ -137,6 +138,21 @@ class Dataset:
         """
         return open_photo(self.root / photo.path, at_least=at_least)
 
+    def subset(self, recipe: Recipe) -> Dataset:
+        """What a run with this recipe works on: the classes that it takes, and of their photos those that it uses.
+
+        `max_per_class` photos are drawn by a hash of seed and content from those that no folder holds out. Of those that
+        it leaves, `test_on_rest` stay as photos of the split `rest`, dealt evenly over the classes. A subset of a subset
+        is itself; `report` goes on to tell of all that was found.
+
+        Raises:
+            DataError: the recipe insists on splits that no folders give, or asks for more classes or photos than there are.
+        """
+        dataset = _first_classes(self, recipe.max_classes) if recipe.max_classes else self
+        if recipe.given_splits:
+            _require_given_splits(dataset)
+        return _limited(dataset, recipe) if recipe.max_per_class else dataset
+
 
 def folder_of(data: str) -> Path:
     """The folder that a dataset's name or a folder's path stands for; it need not exist."""
@@ -188,10 +204,9 @@ def scan(root: Path, name: str, progress: Progress | None = None) -> Dataset:
     kept = [path for path in usable if path not in duplicates]
     if not kept:
         raise DataError(_nothing_usable(root, skipped))
-    classes = tuple(sorted({labels[path].label for path in kept}))
-    photos = tuple(
-        Photo(path, classes.index(labels[path].label), labels[path].split, *usable[path].facts) for path in kept
-    )
+    index = {label: number for number, label in enumerate(sorted({labels[path].label for path in kept}))}
+    classes = imagenet.titles(tuple(index))
+    photos = tuple(Photo(path, index[labels[path].label], labels[path].split, *usable[path].facts) for path in kept)
     counts = Counter(classes[photo.label] for photo in photos)
     report = Report(
         len(files), len(photos), tuple(sorted(skipped, key=lambda s: s.path)), {c: counts[c] for c in classes}
@@ -404,24 +419,70 @@ def check_trainable(dataset: Dataset) -> None:
     """
     if len(dataset.classes) < 2:
         raise DataError(f"{dataset.name} has one class only, {dataset.classes[0]}; a classifier needs at least two.")
-    for name, count in dataset.report.per_class.items():
-        if count < 2:
+    for name, photos in zip(dataset.classes, _by_class(dataset), strict=True):
+        if len(photos) < 2:
             raise DataError(f"The class {name} of {dataset.name} has one photo only; give each class at least two.")
 
 
-def split(dataset: Dataset, recipe: Recipe) -> dict[str, list[Photo]]:
-    """Divide the photos into `train`, `val` and `test`, as `recipe` asks.
+def _first_classes(dataset: Dataset, count: int) -> Dataset:
+    if count > (there := len(dataset.classes)):
+        raise DataError(
+            f"{dataset.name} has {there:,} classes and max_classes asks for {count:,}; use {there:,} at most."
+        )
+    photos = tuple(photo for photo in dataset.photos if photo.label < count)
+    return replace(dataset, classes=dataset.classes[:count], photos=photos)
 
-    The splits that folders give stand. Otherwise a photo's place follows from the seed and its content alone, class by
-    class, so that it keeps its split when others are added; only a class so small that a split would miss it is
-    evened out.
+
+def _require_given_splits(dataset: Dataset) -> None:
+    given = {photo.split for photo in dataset.photos}
+    missing = [] if "train" in given else ["train/ folder"]
+    missing += [] if given & {"val", "test"} else ["val/ or test/ folder"]
+    if missing:
+        raise DataError(
+            f"This recipe takes its splits from train/ and val/ folders, and {dataset.name} has no "
+            f"{' and no '.join(missing)} with photos; add that or turn given_splits off."
+        )
+
+
+def _limited(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """`dataset` with `max_per_class` photos a class to learn from, and those of the rest to test on."""
+    limit = recipe.max_per_class
+    free = [[photo for photo in photos if photo.split not in HELD_OUT] for photos in _by_class(dataset)]
+    if (most := max(map(len, free))) < limit:
+        raise DataError(
+            f"No class of {dataset.name} has more than {most:,} photos to learn from and max_per_class asks for "
+            f"{limit:,}; lower it or add photos."
+        )
+    # By the hash that divides photos into splits, those drawn would be the ones that it tests on.
+    ranked = [[photo for _, photo in _ranked(photos, f"{recipe.seed}/subset")] for photos in free]
+    rest = [photo for turn in zip_longest(*(photos[limit:] for photos in ranked)) for photo in turn if photo]
+    wanted = recipe.test_on_rest - sum(photo.split == "rest" for photo in dataset.photos)
+    if wanted > len(rest):
+        raise DataError(
+            f"max_per_class leaves out {len(rest):,} photos of {dataset.name} and test_on_rest asks for "
+            f"{recipe.test_on_rest:,}; lower one of the two."
+        )
+    used = {photo.path: photo for photo in dataset.photos if photo.split in HELD_OUT}
+    used |= {photo.path: photo for photos in ranked for photo in photos[:limit]}
+    used |= {photo.path: replace(photo, split="rest") for photo in rest[:wanted]}
+    return replace(dataset, photos=tuple(used[photo.path] for photo in dataset.photos if photo.path in used))
+
+
+def split(dataset: Dataset, recipe: Recipe) -> dict[str, list[Photo]]:
+    """Divide the photos that `recipe` uses, see `Dataset.subset`, into `train`, `val` and `test`, as it asks.
+
+    The splits that folders give stand, and photos of the split `rest` join the test split. Otherwise a photo's place
+    follows from the seed and its content alone, class by class, so that it keeps its split when others are added; only a
+    class so small that a split would miss it is evened out.
 
     In a cross-validation the test split is the recipe's fold, whatever folders its photos lie in: over all folds each
     photo is tested once. Of the others, `val_fraction` validates.
 
     Raises:
-        DataError: nothing is left to train on or to validate with, or a class has fewer photos than there are folds.
+        DataError: nothing is left to train on or to validate with, or a class has fewer photos than there are folds;
+            and as `Dataset.subset`.
     """
+    dataset = dataset.subset(recipe)
     classes = _by_class(dataset)
     place = _fold(dataset, classes, recipe) if recipe.folds else _given_splits(dataset)
     # A layout that brings held-out photos has decided; only a validation split, without which nothing works, is added.
@@ -429,6 +490,7 @@ def split(dataset: Dataset, recipe: Recipe) -> dict[str, list[Photo]]:
     val_fraction = 0.0 if recipe.val_pattern or "val" in place.values() else recipe.val_fraction
     if recipe.val_pattern:
         place = _matching(dataset, recipe.val_pattern) | place
+    place |= {photo.path: "test" for photo in dataset.photos if photo.split == "rest"}
     # Each fold validates with other photos, or some would never be trained on.
     salt = f"{recipe.seed}/{recipe.fold}" if recipe.folds else f"{recipe.seed}"
     parts: dict[str, list[Photo]] = {"train": [], "val": [], "test": []}
@@ -495,10 +557,11 @@ def split_of(dataset: Dataset, recipe: Recipe, name: str) -> list[Photo]:
 
 
 def split_counts(dataset: Dataset, recipe: Recipe) -> dict[str, dict[str, int]]:
-    """How many photos of each class are in `train`, `val` and `test`; raises as `split`."""
+    """How many photos of each class that `recipe` takes are in `train`, `val` and `test`; raises as `split`."""
+    dataset = dataset.subset(recipe)
+    counts = {name: Counter(photo.label for photo in photos) for name, photos in split(dataset, recipe).items()}
     return {
-        name: {title: sum(photo.label == label for photo in photos) for label, title in enumerate(dataset.classes)}
-        for name, photos in split(dataset, recipe).items()
+        name: {title: count[label] for label, title in enumerate(dataset.classes)} for name, count in counts.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Public photos of cats and dogs, by name: downloaded, checked, unpacked and sorted into `cat/` and `dog/`.
+"""Public sets of photos, by name: downloaded, checked, unpacked and sorted into a folder for each class.
 
 A download that breaks off goes on where it stopped. Nothing is unpacked before its size and digest are right,
 and the folder of photos appears in one step, complete.
@@ -21,7 +21,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -29,6 +29,7 @@ from typing import IO
 
 import filelock
 
+from alexnet import svhn
 from alexnet.errors import LabError
 
 Progress = Callable[[str, int, int], None]
@@ -62,10 +63,10 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Archive:
-    """A public set of photos: where it is, how to know that it is whole, and how to sort what is in it.
+    """A public set of photos: where it is, how to know that it is whole, and how to take out what is in it.
 
-    `members` is the pattern that the names of the members to unpack match in full; `sort(unpacked, photos)`
-    moves the photos from the unpacked tree into the class folders of `photos`.
+    `fill(archive, paths, photos, report)` makes of the files, which are whole, the class folders in the empty folder
+    `photos`; what it leaves beside that is deleted.
     """
 
     name: str
@@ -73,8 +74,7 @@ class Archive:
     files: tuple[RemoteFile, ...]
     licence: str
     homepage: str
-    members: str
-    sort: Callable[[Path, Path], None]
+    fill: Callable[[Archive, Sequence[Path], Path, Progress], None]
 
     @property
     def bytes(self) -> int:
@@ -85,8 +85,25 @@ class Archive:
     def by_hand(self) -> str:
         """One sentence: how to go without our download."""
         names = " and ".join(file.name for file in self.files)
-        them = "it" if len(self.files) == 1 else "them"
-        return f"Download {names} from {self.homepage} in a browser and put {them}, still packed, into the folder data."
+        them, are = ("it", "it is") if len(self.files) == 1 else ("them", "they are")
+        return f"Download {names} from {self.homepage} in a browser and put {them}, as {are}, into the folder data."
+
+
+def _unpacked(members: str, sort: Callable[[Path, Path], None]) -> Callable[..., None]:
+    """An `Archive.fill` for zips and tars.
+
+    Args:
+        members: the pattern that the names of the members to unpack match in full.
+        sort: moves the photos from the unpacked tree into class folders, given the two folders.
+    """
+
+    def fill(archive: Archive, paths: Sequence[Path], photos: Path, report: Progress) -> None:
+        unpacked = photos.with_name("unpacked")
+        _unpack(archive, re.compile(members), paths, unpacked, report)
+        report("Sorting the photos", 0, archive.bytes)
+        sort(unpacked, photos)
+
+    return fill
 
 
 def _sort_by_folder(unpacked: Path, photos: Path) -> None:
@@ -108,6 +125,13 @@ def _sort_by_species(unpacked: Path, photos: Path) -> None:
             os.replace(path, photos / pets.bin_classes[label].lower() / path.name)
 
 
+def _write_digits(archive: Archive, paths: Sequence[Path], photos: Path, report: Progress) -> None:
+    try:
+        svhn.write(paths, photos, report)
+    except svhn.SvhnError as error:
+        raise DownloadError(str(error)) from error
+
+
 ARCHIVES: dict[str, Archive] = {
     archive.name: archive
     for archive in (
@@ -124,8 +148,7 @@ ARCHIVES: dict[str, Archive] = {
             ),
             licence="CDLA-Permissive-2.0",
             homepage="https://www.microsoft.com/en-us/download/details.aspx?id=54765",
-            members=r"PetImages/(Cat|Dog)/\d+\.jpg",
-            sort=_sort_by_folder,
+            fill=_unpacked(r"PetImages/(Cat|Dog)/\d+\.jpg", _sort_by_folder),
         ),
         Archive(
             name="oxford-pets",
@@ -144,15 +167,33 @@ ARCHIVES: dict[str, Archive] = {
             ),
             licence="CC BY-SA 4.0",
             homepage="https://www.robots.ox.ac.uk/~vgg/data/pets/",
-            members=r"images/\w+\.jpg|annotations/(trainval|test)\.txt",
-            sort=_sort_by_species,
+            fill=_unpacked(r"images/\w+\.jpg|annotations/(trainval|test)\.txt", _sort_by_species),
+        ),
+        Archive(
+            name="svhn",
+            title="Street View House Numbers",
+            files=(  # addresses and digests are torchvision's
+                RemoteFile(
+                    "http://ufldl.stanford.edu/housenumbers/train_32x32.mat",
+                    182_040_794,
+                    "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
+                ),
+                RemoteFile(
+                    "http://ufldl.stanford.edu/housenumbers/test_32x32.mat",
+                    64_275_384,
+                    "md5:eb5a983be6a315427106f1b164d9cef3",
+                ),
+            ),
+            licence="for non-commercial use only",
+            homepage="http://ufldl.stanford.edu/housenumbers/",
+            fill=_write_digits,
         ),
     )
 }
 
 
 def download(name: str, data_dir: Path, progress: Progress | None = None) -> Path:
-    """The folder `data_dir / name` of photos in `cat/` and `dog/`, fetched first unless it is there.
+    """The folder `data_dir / name` of photos by class, fetched first unless it is there.
 
     A file of the archive that lies in `data_dir` already, placed by hand, is used instead of the network.
     An exception that `progress` raises cancels and comes through; the next call goes on from what arrived.
@@ -209,9 +250,7 @@ def _install(archive: Archive, photos: Path, report: Progress) -> None:
     shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
     try:
         (work / "photos").mkdir(parents=True)
-        _unpack(archive, paths, work / "unpacked", report)
-        report("Sorting the photos", 0, archive.bytes)
-        archive.sort(work / "unpacked", work / "photos")
+        archive.fill(archive, paths, work / "photos", report)
         if photos.is_dir():
             photos.rmdir()  # empty; Windows replaces no folder, not even an empty one
         os.replace(work / "photos", photos)
@@ -347,9 +386,9 @@ def _members(path: Path) -> Iterator[_Member]:
                     yield _Member(info.name, info.size, info.isreg(), open_it)
 
 
-def _unpack(archive: Archive, paths: list[Path], folder: Path, report: Progress) -> None:
-    """Write the members that `archive` expects below `folder`; refuse it if anything in it looks hostile."""
-    pattern, limit, done = re.compile(archive.members), _MAX_EXPANSION * archive.bytes, 0
+def _unpack(archive: Archive, pattern: re.Pattern[str], paths: Sequence[Path], folder: Path, report: Progress) -> None:
+    """Write the members whose names match below `folder`; refuse the archive if anything in it looks hostile."""
+    limit, done = _MAX_EXPANSION * archive.bytes, 0
     try:
         for path in paths:
             for member in _members(path):

@@ -24,6 +24,9 @@ from alexnet.predict import Classifier
 BATCH = 64
 BINS = 15  # of the top probability, as in Guo et al. 2017 (arXiv 1706.04599)
 COVERAGE = 0.9  # of the photos, at which the risk is reported
+TOP = 5  # of more classes the share of photos is told whose class is among so many likeliest ones, as for ImageNet
+MOST_SHOWN = 12  # classes up to which people are told all of them, and all their confusions
+MOST_COLUMNS = 100  # classes up to which the probability of each is written
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,16 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, A
         `accuracy` (0 to 1), `loss` (mean cross-entropy in nats), `count`, `classes`, `confusion` (counts; rows are true
         classes, columns predicted ones), `per_class` (name -> `count` and `accuracy`, None where there is no photo), `ece`
         (0 to 1), `risk_at_90` (the error rate, 0 to 1, of the 90 % of photos with the highest top probability) and
-        `reliability` (as the function of that name has it).
+        `reliability` (as the function of that name has it). Of more than five classes also `top5` (0 to 1), the share of
+        photos whose class is among the five likeliest.
     """
     n, probabilities = len(classes), logits.double().softmax(1)
     bins = reliability(probabilities, labels)
     confusion = torch.bincount(labels * n + logits.argmax(dim=1), minlength=n * n).view(n, n)
+    top = {f"top{TOP}": top_accuracy(logits, labels, TOP)} if n > TOP else {}
     return {
         "accuracy": confusion.trace().item() / len(labels),
+        **top,
         "loss": F.cross_entropy(logits.double(), labels).item(),
         "count": len(labels),
         "classes": list(classes),
@@ -78,6 +84,31 @@ def by_class(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dict
     return {
         name: {"count": total, "accuracy": right / total if total else None} for name, (right, total) in counts.items()
     }
+
+
+def top_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
+    """The share of photos whose class is among the `k` likeliest; of classes that tie the first counts as the likelier.
+
+    With `k` 1 it is the accuracy, which goes by the first maximum, too.
+    """
+    own = logits.gather(1, labels[:, None])
+    earlier = torch.arange(logits.shape[1]) < labels[:, None]
+    ahead = (logits > own) | ((logits == own) & earlier)
+    return (ahead.sum(1) < k).double().mean().item()
+
+
+def frequent_confusions(
+    confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int
+) -> list[tuple[str, str, int]]:
+    """True class, predicted class and count of the `most` frequent mistakes in the `confusion` of `score`."""
+    wrong = (
+        (count, true, predicted)
+        for true, row in enumerate(confusion)
+        for predicted, count in enumerate(row)
+        if count and true != predicted
+    )
+    chosen = sorted(wrong, key=lambda mistake: -mistake[0])[:most]
+    return [(classes[true], classes[predicted], count) for count, true, predicted in chosen]
 
 
 def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> list[dict[str, Any]]:
@@ -152,9 +183,10 @@ def evaluate(
     """Classify `photos` of `dataset` from their files, exactly as an uploaded photo is.
 
     Raises:
-        DataError: the dataset has a class that the classifier does not know, or a photo can no longer be read.
+        DataError: a photo is of a class that the classifier does not know, or can no longer be read.
     """
-    index = match_classes(dataset.classes, classifier.classes)
+    found = sorted({photo.label for photo in photos})
+    index = dict(zip(found, match_classes([dataset.classes[n] for n in found], classifier.classes), strict=True))
     tell = progress and (lambda done, total: progress("Evaluating", done, total))
     crop = _cropper(classifier, dataset)
     logits, scores = _examine(classifier, _stacks(classifier, photos, crop, tell))
@@ -225,9 +257,11 @@ def _fit_familiarity(
     photos = training[:: math.ceil(len(training) / familiarity.MOST)]
     tell = progress and (lambda done, total: progress("Learning what is familiar", done, total))
     stacks = _stacks(classifier, photos, _cropper(classifier, dataset), tell)
+    transform = classifier.transform
     with classifier.lock:
         head = familiarity.fit(
-            classifier.model, (classifier.transform.normalize(s.to(classifier.device)) for s in stacks)
+            classifier.model,
+            (transform.normalize(transform.views(s.to(classifier.device))[0]) for s in stacks),
         )
     return head and head.to(classifier.device)
 
@@ -297,7 +331,8 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int]:
     exact = {name: index for index, name in enumerate(known)}
     for name in names:
         if _meaning(name) not in meanings:
-            raise DataError(f"The photos have a class {name}, and this run knows only {', '.join(known)}.")
+            knows = ", ".join(known) if len(known) <= MOST_SHOWN else f"{len(known):,} others"
+            raise DataError(f"The photos have a class {name}, and this run knows only {knows}.")
     return [exact.get(name, meanings[_meaning(name)]) for name in names]
 
 
@@ -306,14 +341,19 @@ def _meaning(name: str) -> str:
 
 
 def write_report(folder: Path, evaluation: Evaluation, **more: Any) -> None:
-    """Write `report.json` and `predictions.csv` (file, true label, predicted label, a probability for each class)."""
+    """Write `report.json` and `predictions.csv`: file, true label, predicted label, and a probability for each class.
+
+    Of more than `MOST_COLUMNS` classes only the probability of the predicted one is written.
+    """
     runs.write_json(folder / "report.json", {**more, **evaluation.metrics})
     classes = evaluation.classes
     rows = zip(evaluation.files, evaluation.labels.tolist(), evaluation.logits.softmax(1).tolist(), strict=True)
     temporary = folder / ".predictions.csv"
     with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "label", "predicted", *classes])
+        writer.writerow(["file", "label", "predicted", *(classes if len(classes) <= MOST_COLUMNS else ["probability"])])
         for name, label, row in rows:
-            writer.writerow([name, classes[label], classes[row.index(max(row))], *(f"{p:.6f}" for p in row)])
+            top = max(row)
+            told = row if len(classes) <= MOST_COLUMNS else [top]
+            writer.writerow([name, classes[label], classes[row.index(top)], *(f"{p:.6f}" for p in told)])
     os.replace(temporary, folder / "predictions.csv")

@@ -22,10 +22,11 @@ from alexnet.evaluate import Evaluation, calibrate, evaluate, measure_neither, w
 from alexnet.predict import Classifier, load_classifier
 from alexnet.runs import Run, RunError
 
-RANKS = (192, 384, 736)  # of the two large matrices, tried in turn; files of 12, 16 and 24 MB
+RANKS = (192, 384, 736)  # of the large matrices, tried in turn; with those of 2012 files of 12, 16 and 24 MB
 MOST_CHANGE = 0.01  # of probabilities by compression, on average
 MOST_LOSS = 0.002  # of accuracy, unless that is a single photo
 SAMPLE = 3000  # at least so many training photos, if there are, whose activations decide which components are kept
+MOST_INPUTS = 16_384  # of a matrix whose activations are looked at; the moments of so many take 1 GB
 SAME = 1e-4  # how far logits of a file that was read back may lie apart
 
 
@@ -46,7 +47,7 @@ def ship(
     """
     report = run.report()
     if report is None:
-        raise RunError(f"{run.id} has no report yet; let it finish first.")
+        raise RunError(f"{run.id} has no report yet; let it finish first, or export it whole, with --format pth.")
     if (target / "run.json").exists():
         raise RunError(f"{target} holds a run already; choose another folder or delete that one.")
     if neither:
@@ -107,14 +108,17 @@ def shrink(
     moments: dict[str, Tensor],
     before: Evaluation,
     measure: Callable[[], Evaluation],
-) -> tuple[int, float, Evaluation]:
+) -> tuple[int | None, float, Evaluation]:
     """Give `draft` the smallest weights that answer as `original` does.
 
     Returns:
-        The rank of the large matrices, the change of probabilities, and what `measure` says of `draft` with them.
+        The rank of the large matrices, None where there are none, the change of probabilities, and what `measure` says of
+        `draft` with them.
     """
-    for rank in RANKS:
-        weights.save(draft.weights, weights.compress(original.model.state_dict(), rank, moments))
+    state = original.model.state_dict()
+    ranks = [rank for rank in RANKS if any(weights.is_factored(tensor, rank) for tensor in state.values())]
+    for rank in ranks or [None]:
+        weights.save(draft.weights, weights.compress(state, rank or RANKS[0], moments))
         after = measure()
         change = probability_change(_as_calibrated(before, original.run, draft), after)
         if change <= MOST_CHANGE and _is_as_accurate(before, after):
@@ -219,7 +223,8 @@ def check_answers(classifier: Classifier, state: dict[str, Tensor]) -> None:
 def activation_moments(network: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Within, each forward adds to the mean of x x^T over the inputs x of every large matrix of `network`, by its name.
 
-    Gives a dictionary of float32 tensors (inputs, inputs), complete when the block ends.
+    Matrices with more than `MOST_INPUTS` inputs are left out. Gives a dictionary of float32 tensors (inputs, inputs),
+    complete when the block ends.
     """
     moments: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -232,8 +237,12 @@ def activation_moments(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return add
 
-    large = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear) and weights.is_large(m.weight)}
-    hooks = [module.register_forward_pre_hook(watch(f"{name}.weight")) for name, module in large.items()]
+    matrices = {f"{name}.weight": m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
+    hooks = [
+        module.register_forward_pre_hook(watch(name))
+        for name, module in matrices.items()
+        if weights.is_factored(module.weight, RANKS[0]) and module.in_features <= MOST_INPUTS
+    ]
     try:
         yield moments
         for name in moments:

@@ -1,10 +1,10 @@
 """Familiarity: whether a photo shows what the network was trained on, or something else of which it should say nothing.
 
-A small head reads the activations of fc6 and fc7 and tells photos from outliers (outlier exposure, Hendrycks et al. 2019,
-arXiv 1812.04606, but as a head, so that the network stays as it is). No photos of anything else are needed: an outlier is
-put together from the background of training photos, in the maps that enter fc6, where it costs no pass through the
-convolutions and brings none of the blur of enlarged pixels (VOS, Du et al. 2022, arXiv 2202.01197, also makes its
-outliers of features).
+A small head reads the activations of the hidden fully connected layers, fc6 and fc7, and tells photos from outliers
+(outlier exposure, Hendrycks et al. 2019, arXiv 1812.04606, but as a head, so that the network stays as it is). No photos
+of anything else are needed: an outlier is put together from the background of training photos, in the maps that enter
+fc6, where it costs no pass through the convolutions and brings none of the blur of enlarged pixels (VOS, Du et al. 2022,
+arXiv 2202.01197, also makes its outliers of features).
 
 What a score means is left to validation photos: its familiarity is the conformal p-value of the photo being one of them
 (Bates et al. 2023, arXiv 2104.08279), so that at least 95 % of them are kept whatever the head has learnt.
@@ -51,10 +51,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alexnet import runs, weights
-from alexnet.model import AlexNet
+from alexnet.model import MLP, AlexNet
 
 FILE = "familiarity.safetensors"
-METHOD = "head on fc6 and fc7"
+METHOD = "head on the hidden fully connected layers"
 ABSTAIN = 0.05  # the familiarity below which a photo counts as neither; as many real photos are lost at most
 FEWEST, MOST = 50, 2000  # training photos that a head is fitted to
 UNITS = 32  # of the head's hidden layer
@@ -75,13 +75,13 @@ def neither(classes: Sequence[str]) -> str:
 class Familiarity:
     """The head, and the scores that it gave to validation photos."""
 
-    hidden: Tensor  # (UNITS, fc6 + fc7) float16
+    hidden: Tensor  # (UNITS, width) float16
     hidden_bias: Tensor  # (UNITS,) float32
     output: Tensor  # (UNITS,) float32
     reference: Tensor  # (n,) float32, ascending
 
     def score(self, descriptors: Tensor) -> Tensor:
-        """How familiar photos look, from what `describe` says of them: `(N, fc6 + fc7)` to `(N,)`, without a unit."""
+        """How familiar photos look, from what `describe` says of them: `(N, width)` to `(N,)`, without a unit."""
         hidden = F.relu(descriptors.float() @ self.hidden.float().T + self.hidden_bias)
         return hidden @ self.output
 
@@ -153,25 +153,28 @@ def load(folder: Path, width: int) -> Familiarity | None:
     return familiarity
 
 
-def width(network: AlexNet) -> int:
-    """The length of the descriptors of `network`."""
-    return network.classifier.fc6.out_features + network.classifier.fc7.out_features
+def width(network: AlexNet | MLP) -> int:
+    """The length of the descriptors of `network`: units in its hidden fully connected layers."""
+    *hidden, _ = (layer for layer in network.classifier if isinstance(layer, nn.Linear))
+    return sum(layer.out_features for layer in hidden)
 
 
 def pooled(network: AlexNet, x: Tensor) -> Tensor:
-    """The maps `(N, 256, 6, 6)` that enter fc6, of normalised photos `(N, 3, H, W)`."""
+    """The maps that enter fc6, `(N, 256, 6, 6)` by default, of normalised photos `(N, 3, H, W)`."""
     return network.avgpool(network.features(x))
 
 
 def describe(network: AlexNet, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """From the maps that enter fc6 the activations of fc6 and fc7, `(N, fc6 + fc7)`, and the network's output."""
-    layers = network.classifier
-    fc6 = layers.relu6(layers.fc6(maps.flatten(1)))
-    fc7 = layers.relu7(layers.fc7(layers.drop6(fc6)))
-    return torch.cat([fc6, fc7], dim=1), layers.fc8(layers.drop7(fc7))
+    """From the maps that enter fc6 the activations of the hidden layers, `(N, width)`, and the network's output."""
+    x, activations = maps.flatten(1), []
+    for layer in network.classifier:
+        x = layer(x)
+        if isinstance(layer, nn.ReLU):
+            activations.append(x)
+    return torch.cat(activations, dim=1), x
 
 
-def fit(network: AlexNet, batches: Iterable[Tensor]) -> Familiarity | None:
+def fit(network: AlexNet | MLP, batches: Iterable[Tensor]) -> Familiarity | None:
     """A head for `network`, which is in evaluation mode, without scores to refer to yet; the same for the same photos.
 
     Args:
@@ -179,8 +182,10 @@ def fit(network: AlexNet, batches: Iterable[Tensor]) -> Familiarity | None:
         batches: of training photos, normalised, `(n, 3, H, W)` float32 on the network's device; `FEWEST` to `MOST` in all.
 
     Returns:
-        None where there are fewer than `FEWEST`.
+        None where there are fewer than `FEWEST`, or the network has no maps that outliers could be put together from.
     """
+    if isinstance(network, MLP) or network.avgpool.output_size == (1, 1):  # the one cell of an outlier would be a photo
+        return None
     parts = []
     for x in batches:
         with torch.no_grad():
@@ -200,7 +205,7 @@ def _descriptors(network: AlexNet, maps: Tensor) -> Tensor:
 
 
 def evidence(network: AlexNet, maps: Tensor) -> Tensor:
-    """How much each cell of `maps` (N, C, 6, 6) moves the answer, `(N, 36)`: activation times gradient of the widest
+    """How much each cell of `maps` (N, C, H, W) moves the answer, `(N, H * W)`: activation times gradient of the widest
     distance between two logits, the channels' magnitudes added up."""
     with torch.enable_grad():
         x = maps.detach().clone().requires_grad_()

@@ -73,6 +73,61 @@ def learning_rate_curve(points: Sequence[Point]) -> go.Figure:
     return _styled(figure)
 
 
+def validation_curves(curves: Mapping[str, Sequence[Point]], epochs: int, best: str | None = None) -> go.Figure:
+    """The validation accuracy of several runs over their epochs, one above the other, with the best in colour.
+
+    Args:
+        curves: the (epoch, accuracy) pairs of each run, by its name.
+        epochs: length of the longest run; the x axis shows all of it from the start.
+        best: the name of the run to stand out, once there is one.
+    """
+    figure = go.Figure()
+    for name in sorted(curves, key=lambda name: name == best):  # the best lies on top
+        color, width = (VALIDATION, 2.5) if name == best else (TRAINING, 1)
+        line = _line(name, curves[name], color=color, width=width, hover="%{y:.1%} after epoch %{x}")
+        line.update(uid=name, showlegend=False, opacity=1 if name == best else 0.6)
+        figure.add_trace(line)
+    end = epochs * 1.01  # room for the last marker
+    figure.update_xaxes(title_text="Epoch", range=[0, end], tickformat="~g", minallowed=0, maxallowed=end)
+    figure.update_yaxes(title_text="Validation accuracy", tickformat=".0%")
+    return _styled(figure).update_layout(hovermode="closest")
+
+
+def accuracy_by_value(
+    title: str, points: Sequence[tuple[str, float | str, float]], best: str | None = None
+) -> go.Figure:
+    """The best validation accuracy of several runs by the value that each has for one setting.
+
+    Args:
+        title: the setting, as people read it.
+        points: the name of a run, its value and its accuracy (0 to 1). Words stand in the order of the points, numbers on an
+            axis, which is logarithmic where they span a factor of ten or more.
+        best: the name of the run to stand out, once there is one.
+    """
+    values = [value for _, value, _ in points]
+    words = any(isinstance(value, str) for value in values)
+    logarithmic = not words and bool(values) and 0 < 10 * min(values) <= max(values)
+    figure = go.Figure(
+        go.Scatter(
+            x=values,
+            y=[round(accuracy, 5) for *_, accuracy in points],
+            text=[name for name, *_ in points],
+            mode="markers",
+            marker={
+                "size": [12 if name == best else 8 for name, *_ in points],
+                "color": [VALIDATION if name == best else TRAINING for name, *_ in points],
+            },
+            hovertemplate="%{text}: %{y:.1%} with %{x}<extra></extra>",
+        )
+    )
+    kind = "category" if words else "log" if logarithmic else "linear"
+    figure.update_xaxes(title_text=title, type=kind, fixedrange=True)
+    if not words:
+        figure.update_xaxes(tickformat="~g", nticks=6)
+    figure.update_yaxes(title_text="Validation accuracy", tickformat=".0%", fixedrange=True)
+    return _styled(figure).update_layout(hovermode="closest", modebar_remove=["toImage"])
+
+
 def reliability(bins: Sequence[Record]) -> go.Figure:
     """How often the network is right where it is so sure, beside the diagonal on which both would be the same.
 

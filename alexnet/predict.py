@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from PIL import Image
@@ -22,10 +22,14 @@ def class_logits(output: Tensor) -> Tensor:
     return torch.cat([-output / 2, output / 2], dim=1) if output.shape[1] == 1 else output
 
 
-def averaged_logits(network: Callable[[Tensor], Tensor], x: Tensor, mirror: bool) -> Tensor:
-    """Logits `(N, classes)` of normalised photos, averaged with those of the mirror images if `mirror`."""
-    logits = class_logits(network(x))
-    return (logits + class_logits(network(x.flip(3)))) / 2 if mirror else logits
+def averaged_logits(network: Callable[[Tensor], Tensor], views: Sequence[Tensor], mirror: bool) -> Tensor:
+    """Logits `(N, classes)` averaged over normalised views of the same photos, and their mirror images if `mirror`.
+
+    Five views and their mirror images are the ten crops of Krizhevsky et al. 2012, section 4.1. The paper averages after
+    the softmax; before it the answer is the mean of the single answers at any temperature, and of two views as of ten.
+    """
+    shown = (x for view in views for x in ((view, view.flip(3)) if mirror else (view,)))
+    return torch.stack([class_logits(network(x)) for x in shown]).mean(dim=0)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Prediction:
     best: str  # the class with the highest probability, whatever the photo shows
     probabilities: dict[str, float]  # by class name; they sum to 1
     seconds: float  # from the open photo to the probabilities, its share of the batch
-    input: Image.Image  # the crop that the network was given
+    input: Image.Image  # the crop that the network was given; of several, the centre
     familiarity: float | None = None
 
 
@@ -58,7 +62,7 @@ class Classifier:
     mirror: bool
     model: nn.Module
     device: torch.device
-    temperature: float = 1.0  # divides the logits, after the mirror images were averaged in
+    temperature: float = 1.0  # divides the logits, after those of all views were averaged
     familiarity: Familiarity | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -67,12 +71,13 @@ class Classifier:
         if not photos:
             return []
         started = time.perf_counter()
-        crops = [self.transform.crop_photo(photo) for photo in photos]
-        logits, scores = self.examine(self.transform.stack(crops))
+        squares = [self.transform.crop_photo(photo) for photo in photos]
+        logits, scores = self.examine(self.transform.stack(squares))
         rows = logits.softmax(dim=1).tolist()
         shares = [None] * len(rows) if scores is None else self.familiarity.share(scores).tolist()
         seconds = (time.perf_counter() - started) / len(photos)
-        return [self._predict(*each, seconds) for each in zip(rows, shares, crops, strict=True)]
+        inputs = [self.transform.centre(square) for square in squares]
+        return [self._predict(*each, seconds) for each in zip(rows, shares, inputs, strict=True)]
 
     def _predict(self, row: list[float], share: float | None, crop: Image.Image, seconds: float) -> Prediction:
         best = self.classes[row.index(max(row))]
@@ -80,7 +85,10 @@ class Classifier:
         return Prediction(label, best, dict(zip(self.classes, row, strict=True)), seconds, crop, share)
 
     def answer(self, images: Tensor) -> Tensor:
-        """The logits `(N, classes)` that predictions and metrics rest on, of crops `(N, 3, S, S)` uint8; on the CPU."""
+        """The logits `(N, classes)` that predictions and metrics rest on, on the CPU.
+
+        Of what `transform.crop_photo` makes of photos, `(N, 3, S, S)` uint8; all views of it count alike.
+        """
         return self.examine(images)[0]
 
     def examine(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -95,12 +103,12 @@ class Classifier:
             return output
 
         with self.lock, torch.inference_mode():
-            x = self.transform.normalize(images.to(self.device))
-            logits = averaged_logits(look, x, self.mirror).float().cpu() / self.temperature
+            views = self.transform.views(self.transform.normalize(images.to(self.device)))
+            logits = averaged_logits(look, views, self.mirror).float().cpu() / self.temperature
             return logits, torch.stack(scores).mean(0).cpu() if scores else None
 
     def prepare(self, photos: Sequence[Image.Image]) -> Tensor:
-        """Upright RGB photos as the network computes with them: `(N, 3, S, S)` float32, normalised."""
+        """The centres of upright RGB photos as the network computes with them: `(N, 3, S, S)` float32, normalised."""
         return self.transform.normalize(self.transform.batch(photos).to(self.device))
 
     def logits(self, x: Tensor) -> Tensor:
@@ -121,7 +129,8 @@ def load_classifier(run: Run, device: str | torch.device = "cpu") -> Classifier:
     network.to_empty(device="cpu")
     weights.load_into(network, run.weights)
     network.eval().requires_grad_(False).to(device)
-    transform = EvalTransform(recipe.resize, recipe.image_size, tuple(config["mean"]), tuple(config["std"]))
+    colours = {name: tuple(config[name]) for name in ("mean", "std")}
+    transform = replace(EvalTransform.from_recipe(recipe), **colours)
     classes, temperature = tuple(config["classes"]), calibration.read(run.path).temperature
     head, place = familiarity.load(run.path, familiarity.width(network)), torch.device(device)
     head = head and head.to(place)

@@ -6,12 +6,11 @@ Nothing here imports torch: the Train page and `python -m alexnet --help` cost n
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from alexnet.errors import LabError
+from alexnet.published import SYSTEMS
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 POOLED = (1, 2, 5)  # the convolutions that pooling follows
@@ -167,7 +166,7 @@ class Recipe:
     max_per_class: int = setting(
         0,
         "data",
-        "Use only so many photos of each class, drawn by the seed; photos that a test or val folder holds do not count; "
+        "Use at most so many photos of each class, drawn by the seed; photos that a test or val folder holds do not count; "
         "0 uses all.",
         min=0,
         max=1_000_000_000,
@@ -282,7 +281,7 @@ class Recipe:
     optimizer: str = setting(
         "sgd",
         "optimisation",
-        "How gradients become steps: SGD with Nesterov momentum, Adam, or AdamW with decoupled weight decay.",
+        "How gradients become steps: SGD with momentum, Adam, or AdamW with decoupled weight decay.",
         choices=("sgd", "adam", "adamw"),
     )
     lr: float = setting(
@@ -295,6 +294,9 @@ class Recipe:
     )
     momentum: float = setting(
         0.9, "optimisation", "How much of the previous step SGD keeps; for Adam and AdamW, beta 1.", min=0.0, max=0.999
+    )
+    nesterov: bool = setting(
+        True, "optimisation", "SGD looks ahead along its momentum (Nesterov); the momentum of 2012 did not."
     )
     weight_decay: float = setting(
         5e-4,
@@ -466,6 +468,8 @@ def _check_data(recipe: Recipe) -> None:
         raise RecipeError("fold", f"{recipe.fold} is not one of the {recipe.folds} folds.")
     if recipe.folds == 1:
         raise RecipeError("folds", "one part leaves nothing to train on; use at least 2.")
+    if recipe.max_classes == 1:
+        raise RecipeError("max_classes", "one class leaves nothing to tell apart; use at least 2, or 0 for all.")
     if recipe.test_on_rest and not recipe.max_per_class:
         raise RecipeError("test_on_rest", "no photos are left out; set max_per_class, too.")
     if recipe.folds and (recipe.given_splits or recipe.test_on_rest):
@@ -544,6 +548,13 @@ def parse_setting(name: str, text: str) -> Any:
         raise RecipeError(name, f"{text!r} is not {_KIND_WORDS[kind]}.") from None
 
 
+def changed_settings(recipe: Recipe) -> dict[str, Any]:
+    """The settings in which `recipe` differs from the defaults; what is said about it is none."""
+    values, defaults = recipe.to_dict(), Recipe().to_dict()
+    settings = (f.name for f in fields(Recipe) if f.metadata["group"] != "about")
+    return {name: values[name] for name in settings if values[name] != defaults[name]}
+
+
 def hidden_names(count: int) -> tuple[str, ...]:
     """The names of AlexNet's fully connected layers before the last: fc6, fc7 and so on."""
     return tuple(f"fc{number}" for number in range(6, 6 + count))
@@ -575,73 +586,4 @@ def dropout_of_layers(dropout: float, by_layer: str, hidden: int = 2) -> dict[st
     return shares
 
 
-def learning_rate(recipe: Recipe, progress: float, reductions: int = 0) -> float:
-    """The learning rate when a share `progress` (0 to 1) of all steps is done.
-
-    `plateau` has been divided by ten `reductions` times so far, see `reductions_on_plateau`.
-
-    `one-cycle` follows Smith and Topin 2018 (arXiv 1708.07120) in the cosine form of
-    `torch.optim.lr_scheduler.OneCycleLR`, ending at zero; the others warm up along a straight line (Goyal et al. 2017,
-    arXiv 1706.02677, section 2.2). `step` divides by ten after each third.
-    """
-    if progress < recipe.warmup:
-        share = progress / recipe.warmup
-        return _cosine(recipe.lr / 25, recipe.lr, share) if recipe.schedule == "one-cycle" else _line(recipe.lr, share)
-    if recipe.schedule == "constant":
-        return recipe.lr
-    if recipe.schedule == "plateau":
-        return recipe.lr * 0.1**reductions
-    after = (progress - recipe.warmup) / (1 - recipe.warmup)
-    if recipe.schedule == "step":
-        return recipe.lr * 0.1 ** min(int(after * 3), 2)
-    return _cosine(recipe.lr, 0.0, after)
-
-
-def reductions_on_plateau(losses: Sequence[float], patience: int) -> int:
-    """How often the validation losses of the epochs so far have stalled for more than `patience` epochs.
-
-    The same as `torch.optim.lr_scheduler.ReduceLROnPlateau` with its defaults: only a loss lower by a relative 1e-4 is
-    progress, and after each reduction the patience starts anew.
-    """
-    best, stalled, reductions = math.inf, 0, 0
-    for loss in losses:
-        stalled = stalled + 1
-        if loss < best * (1 - 1e-4):
-            best, stalled = loss, 0
-        if stalled > patience:
-            stalled, reductions = 0, reductions + 1
-    return reductions
-
-
-def _line(peak: float, share: float) -> float:
-    return peak / 25 + peak * (1 - 1 / 25) * share
-
-
-def _cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
-
-
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="cats-dogs",
-            title="Cats and dogs",
-            source="Ours: the 2012 layout with batch norm after each ReLU and what training practice has learnt since.",
-            epochs=12,
-        ),
-        Recipe(
-            name="first-run",
-            title="First run (about two minutes)",
-            source="Ours: the same network on smaller pictures, for a first look on any laptop.",
-            image_size=99,
-            resize=104,
-            dropout=0.2,
-            epochs=10,
-            batch_size=32,
-            lr=0.01,
-            crop_scale=0.7,
-            ema=0.98,
-        ),
-    )
-}
+RECIPES: dict[str, Recipe] = {settings["name"]: Recipe(**settings) for settings in SYSTEMS}

@@ -1,8 +1,8 @@
 """The run folder: everything that a run is, on disk, readable without torch.
 
 A run is a folder with `run.json`; `weights/` holds finished runs that were chosen to ship, in the same shape. A folder
-with `folds.json` is a cross-validation, whose runs are the folders in it. The trainer is a process of its own, so a run
-outlives the page that started it. Readers take missing files and a torn last line of `metrics.jsonl` in their stride.
+with `folds.json` or `sweep.json` is a series, whose runs are the folders in it. The trainer is a process of its own, so a
+run outlives the page that started it. Readers take missing files and a torn last line of `metrics.jsonl` in their stride.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +34,9 @@ NICE = 5  # how far a trainer started from a page stands back; about a third of 
 SMI_SECONDS = 5.0  # that the GPU's driver may take to answer
 STATUS_SECONDS = 0.5  # between two writes of a trainer's status
 FOLDS_FILE = "folds.json"  # makes a folder a cross-validation, see alexnet.folds
+SWEEP_FILE = "sweep.json"  # makes a folder a sweep, see alexnet.sweep
+# What a folder with this file is, and what each of its runs is called: fold-1 and so on.
+SERIES = {FOLDS_FILE: ("cross-validation", "fold"), SWEEP_FILE: ("sweep", "trial")}
 UNFINISHED = ("queued", "starting", "running")
 STATES = (*UNFINISHED, "finished", "stopped", "failed", "lost")
 
@@ -90,20 +93,70 @@ STATUS = {name: kind for name, kind in get_type_hints(Status).items() if name !=
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run folder. Reads the disk at each call; holds nothing."""
+class Job:
+    """A folder in which a process works: a run, or a series of them. Reads the disk at each call."""
 
     path: Path
 
     @property
     def id(self) -> str:
-        """The folder's name, by which the run is known; for a fold after that of its cross-validation: `pets/fold-1`."""
-        return f"{self.path.parent.name}/{self.path.name}" if self.is_fold else self.path.name
+        """The folder's name, by which the job is known."""
+        return self.path.name
+
+    def status(self) -> Status:
+        """What the job is doing now; a process that vanished is told by its lock, not by its last words.
+
+        Never raises: what cannot be used of `status.json` takes its default.
+        """
+        locked = self.locked()  # before reading: what a trainer wrote ahead of letting go is then its last word
+        status = _status(_read_json(self.path / "status.json") or {})
+        if status.state not in UNFINISHED:
+            return status
+        starting = status.state == "starting" and 0 <= time.time() - status.updated < START_SECONDS
+        if locked or starting:
+            return replace(status, live=True)
+        message = "The trainer ended without a word; the log may say why, and the run can be resumed."
+        return replace(status, state="lost", message=message)
+
+    def locked(self) -> bool:
+        """Whether a living process holds this job; true to the facts also after a SIGKILL."""
+        return is_locked(self.path / "lock")
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines that the process printed."""
+        try:
+            with (self.path / "log.txt").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 200 * lines))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def request_stop(self) -> None:
+        """Ask the process to stop after its current step, keeping all that it has.
+
+        Raises:
+            RunError: the folder is gone or cannot be written.
+        """
+        try:
+            (self.path / "stop").touch()
+        except OSError as error:
+            raise RunError(f"{self.id} cannot be told to stop ({error.strerror}); end its process instead.") from None
+
+
+@dataclass(frozen=True)
+class Run(Job):
+    """A run folder; holds nothing but its path."""
 
     @property
-    def is_fold(self) -> bool:
-        """Whether the run belongs to a cross-validation."""
-        return os.path.exists(self.path.parent / FOLDS_FILE)  # Path.exists raises where a folder may not be entered
+    def id(self) -> str:
+        """The folder's name, by which the run is known; in a series after that of the series: `pets/fold-1`."""
+        return f"{self.path.parent.name}/{self.path.name}" if self.is_member else self.path.name
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the run belongs to a series."""
+        return _series_file(self.path.parent) is not None
 
     @property
     def shipped(self) -> bool:
@@ -165,49 +218,15 @@ class Run:
         """The content of `report.json`, or None where there is none that can be read."""
         return _read_json(self.path / "report.json")
 
-    def status(self) -> Status:
-        """What the run is doing now; a trainer that vanished is told by its lock, not by its last words.
-
-        Never raises: what cannot be used of `status.json` takes its default.
-        """
-        locked = self.locked()  # before reading: what a trainer wrote ahead of letting go is then its last word
-        status = _status(_read_json(self.path / "status.json") or {})
-        if status.state not in UNFINISHED:
-            return status
-        starting = status.state == "starting" and 0 <= time.time() - status.updated < START_SECONDS
-        if locked or starting:
-            return replace(status, live=True)
-        message = "The trainer ended without a word; the log may say why, and the run can be resumed."
-        return replace(status, state="lost", message=message)
-
-    def locked(self) -> bool:
-        """Whether a living trainer holds this run; true to the facts also after a SIGKILL."""
-        return is_locked(self.path / "lock")
-
-    def log_tail(self, lines: int = 20) -> str:
-        """The last lines that the trainer printed."""
-        try:
-            with (self.path / "log.txt").open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 200 * lines))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
-
-    def request_stop(self) -> None:
-        """Ask the trainer to stop after its current step, keeping all that it has.
-
-        Raises:
-            RunError: the run folder is gone or cannot be written.
-        """
-        try:
-            (self.path / "stop").touch()
-        except OSError as error:
-            raise RunError(f"{self.id} cannot be told to stop ({error.strerror}); end its process instead.") from None
-
     def resume(self) -> None:
         """Go on from the last checkpoint in a new process."""
         launch(self)
+
+
+def _series_file(folder: Path) -> str | None:
+    """The file that makes `folder` a series of runs; None where it is none."""
+    # Path.exists raises where a folder may not be entered.
+    return next((file for file in SERIES if os.path.exists(folder / file)), None)
 
 
 def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None) -> Run:
@@ -222,14 +241,23 @@ def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None)
     Raises:
         RunError: the recipe does not fit the dataset, the run to start from is gone or has no weights, or the folder
             cannot be made or holds a run already.
+        DataError: the dataset lacks the splits, classes or photos that the recipe asks for.
     """
-    recipe = fitted(recipe, dataset)
-    config = {
+    used = dataset.subset(recipe)
+    recipe = fitted(recipe, used)
+    about = {"name": dataset.name, "fingerprint": dataset.fingerprint, "photos": len(dataset.photos)}
+    config = configuration(recipe, used.classes, data, about)
+    return Run(make_folder(path, recipe.name, "run.json", config))
+
+
+def configuration(recipe: Recipe, classes: Sequence[str], data: str, dataset: dict[str, Any]) -> dict[str, Any]:
+    """The content of a new `run.json`; `dataset` has the members of `DATASET`."""
+    return {
         "format": 1,
         "recipe": recipe.to_dict(),
         "data": data,
-        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "photos": len(dataset.photos)},
-        "classes": list(dataset.classes),
+        "dataset": dataset,
+        "classes": list(classes),
         "image_size": recipe.image_size,
         "mean": MEAN,
         "std": STD,
@@ -239,7 +267,6 @@ def create(recipe: Recipe, data: str, dataset: Any, *, path: Path | None = None)
         "parent": recipe.start_from or None,
         "created": time.time(),
     }
-    return Run(make_folder(path, recipe.name, "run.json", config))
 
 
 def fitted(recipe: Recipe, dataset: Any) -> Recipe:
@@ -247,10 +274,12 @@ def fitted(recipe: Recipe, dataset: Any) -> Recipe:
 
     Raises:
         RunError: it does not fit the `alexnet.data.Dataset`, or the run to start from is gone or has no weights.
+        DataError: as `create`.
     """
-    if recipe.single_logit and len(dataset.classes) != 2:
+    classes = dataset.subset(recipe).classes
+    if recipe.single_logit and len(classes) != 2:
         raise RunError(
-            f"{dataset.name} has {len(dataset.classes)} classes and one logit tells only two apart; turn single_logit off."
+            f"{dataset.name} has {len(classes)} classes and one logit tells only two apart; turn single_logit off."
         )
     return recipe.replace(start_from=_parent(recipe.start_from)) if recipe.start_from else recipe
 
@@ -287,7 +316,7 @@ def make_folder(path: Path | None, name: str, file: str, config: dict[str, Any])
 def _claim(path: Path | None, name: str) -> Path:
     """A folder that is nobody else's: `path`, or a new one named by the time; two tabs never get the same."""
     if path is not None:
-        if any((path / file).exists() for file in ("run.json", FOLDS_FILE)):
+        if any((path / file).exists() for file in ("run.json", *SERIES)):
             raise RunError(f"{path.name} holds a run already; resume it or choose another folder.")
         path.mkdir(parents=True, exist_ok=True)
         return path.resolve()
@@ -310,19 +339,27 @@ def launch(run: Run) -> None:
     """Start or go on with `run` in a process of its own, which needs neither this process nor any page.
 
     Raises:
-        RunError: a living trainer has the run already, it has finished, or the process cannot be started.
+        RunError: as `start`.
     """
-    status = run.status()
+    start(run, trainer(run))
+
+
+def start(job: Job, command: list[str]) -> None:
+    """Start `command`, which works on `job` and holds its lock, in a process of its own.
+
+    Raises:
+        RunError: a living trainer has the job already, it has finished, or the process cannot be started.
+    """
+    status = job.status()
     if status.live:
-        raise RunError(f"{run.id} is training already.")
+        raise RunError(f"{job.id} is training already.")
     if status.state == "finished":  # it has no checkpoint any more and would start from nothing
-        raise RunError(f"{run.id} has finished; make a new run to train again.")
-    command = trainer(run)
+        raise RunError(f"{job.id} has finished; make a new run to train again.")
     _children[:] = [child for child in _children if child.poll() is None]
     try:
-        (run.path / "stop").unlink(missing_ok=True)
-        write_status(run.path, Status(state="starting", message="Starting the trainer."))
-        with (run.path / "log.txt").open("ab") as log:
+        (job.path / "stop").unlink(missing_ok=True)
+        write_status(job.path, Status(state="starting", message="Starting the trainer."))
+        with (job.path / "log.txt").open("ab") as log:
             _children.append(
                 subprocess.Popen(
                     command,
@@ -379,8 +416,9 @@ def find(name: str | Path) -> Run:
             run = Run(place.resolve())
             run.recipe  # noqa: B018 - reading it is the check
             return run
-    if any(os.path.isfile(place / FOLDS_FILE) for place in places):
-        raise RunError(f"{name} is a cross-validation; give one of its runs, such as {name}/fold-1.")
+    if file := next(filter(None, map(_series_file, places)), None):
+        series, member = SERIES[file]
+        raise RunError(f"{name} is a {series}; give one of its runs, such as {name}/{member}-1.")
     raise RunError(f"There is no run {str(name)!r}; give the name of a folder under runs/ or weights/.")
 
 
@@ -391,24 +429,34 @@ def default_run() -> Run | None:
     return next(iter(shipped + with_weights), None)
 
 
-def _folders() -> Iterator[Path]:
-    for root in (runs_dir(), weights_dir()):
-        if root.is_dir():
-            for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != "."):
-                is_run = not os.path.exists(folder / FOLDS_FILE)
-                yield from [folder] if is_run else sorted(p for p in folder.glob("fold-*") if p.is_dir())
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".") if root.is_dir() else []
 
 
-def list_runs() -> list[Run]:
-    """All runs whose `run.json` can be read: newest first, the shipped ones last and by name."""
-    usable = [run for run in map(Run, _folders()) if _problem(run) is None]
+def _run_folders(members: bool = True) -> Iterator[Path]:
+    for folder in (*_folders(runs_dir()), *_folders(weights_dir())):
+        if (file := _series_file(folder)) is None:
+            yield folder
+        elif members:
+            yield from sorted(p for p in folder.glob(f"{SERIES[file][1]}-*") if p.is_dir())
+
+
+def series_folders() -> list[tuple[str, Path]]:
+    """The folders under `runs/` that are series, each after the file that makes it one: `sweep.json` or `folds.json`."""
+    return [(file, folder) for folder in _folders(runs_dir()) if (file := _series_file(folder))]
+
+
+def list_runs(members: bool = True) -> list[Run]:
+    """All runs whose `run.json` can be read, with the `members` of series or without: newest first, the shipped ones last
+    and by name."""
+    usable = [run for run in map(Run, _run_folders(members)) if _problem(run) is None]
     made = sorted((run for run in usable if not run.shipped), key=lambda run: run.created, reverse=True)
     return made + [run for run in usable if run.shipped]
 
 
 def damaged_runs() -> list[str]:
     """One sentence for each folder among the runs that cannot be read as one."""
-    return [problem for run in map(Run, _folders()) if (problem := _problem(run)) is not None]
+    return [problem for run in map(Run, _run_folders()) if (problem := _problem(run)) is not None]
 
 
 def _problem(run: Run) -> str | None:
@@ -503,7 +551,7 @@ class Reporter:
     def __init__(self, run: Run, status: Status) -> None:
         self.folder, self.status, self._written = run.path, status, 0.0
         self.interrupted = False  # by a signal
-        self._stoppable = [run.path, run.path.parent] if run.is_fold else [run.path]
+        self._stoppable = [run.path, run.path.parent] if run.is_member else [run.path]
         self._write()
 
     def say(self, **changes: Any) -> None:
@@ -529,7 +577,7 @@ class Reporter:
         self.now_and_then(message=f"{stage}: {done:,} of {total:,}.")
 
     def stop_asked(self) -> bool:
-        """Whether a signal came, or somebody has put the file `stop` into the run folder, or that of all folds."""
+        """Whether a signal came, or somebody has put the file `stop` into the run folder, or that of its series."""
         return self.interrupted or any((folder / "stop").exists() for folder in self._stoppable)
 
     def check_stop(self) -> None:

@@ -111,7 +111,8 @@ def attribute(
         patch over the pixel turns grey, averaged over the patches that cover it. All zero: nothing was found.
 
     Raises:
-        AttributionError: there is no such method or class, or the result is not finite.
+        AttributionError: there is no such method or class, the method cannot explain this network, or the result is not
+            finite.
     """
     if method not in METHODS:
         raise AttributionError(f"There is no saliency method {method!r}; choose one of {', '.join(METHODS)}.")
@@ -164,9 +165,15 @@ def last_convolution(features: nn.Module) -> nn.Module:
 
     Grad-CAM weighs activations as the network passes them on; before the ReLU a negative one under a negative weight
     would count as evidence.
+
+    Raises:
+        AttributionError: there is no convolution.
     """
     layers = list(features.modules())
-    last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
+    convolutions = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+    if not convolutions:
+        raise AttributionError("Grad-CAM looks at convolutions, and this network has none; choose another method.")
+    last = convolutions[-1]
     return next((layer for layer in layers[last:] if isinstance(layer, nn.ReLU)), layers[last])
 
 

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from alexnet import model, runs, weights
 from alexnet.errors import LabError
 from alexnet.hardware import Hardware, is_out_of_memory
+from alexnet.model import MLP, AlexNet
 from alexnet.recipes import Recipe
 from alexnet.runs import Run
 from alexnet.towers import lay_over
@@ -46,7 +47,7 @@ class Progress:
 class State:
     """All that changes while training, and all that a checkpoint holds."""
 
-    model: nn.Module  # an AlexNet, or its two towers
+    model: nn.Module  # an AlexNet, its two towers, or an MLP
     ema: AveragedModel | None
     optimizer: torch.optim.Optimizer
     progress: Progress
@@ -109,16 +110,15 @@ def initial_state(recipe: Recipe, classes: list[str], hardware: Hardware, *, bla
     return State(network, ema, make_optimizer(network, recipe), Progress(*sums, parts=recipe.accumulation))
 
 
-def start_from(parent: Run, network: nn.Module, classes: list[str]) -> None:
+def start_from(parent: Run, network: AlexNet | MLP, classes: list[str]) -> None:
     """Fill `network` with the weights of `parent`; the last layer only if its classes are the same.
 
     Raises:
         WeightsError: the parent has no weights, or they are of another network.
     """
-    same = list(parent.config["classes"]) == classes and parent.recipe.single_logit == (
-        network.classifier.fc8.out_features == 1
-    )
-    weights.load_into(network, parent.weights, leave=() if same else ("classifier.fc8.",))
+    single_logit = network.classifier[-1].out_features == 1
+    same = list(parent.config["classes"]) == classes and parent.recipe.single_logit == single_logit
+    weights.load_into(network, parent.weights, leave=() if same else (f"{model.output_name(network)}.",))
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -130,7 +130,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     fused = trained[0].device.type in ("cpu", "cuda")
     if recipe.optimizer == "sgd":
-        nesterov = recipe.momentum > 0
+        nesterov = recipe.nesterov and recipe.momentum > 0
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
     return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)

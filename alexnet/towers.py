@@ -14,19 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.model import AlexNet, GroupedLocalResponseNorm
+from alexnet.model import AlexNet, LocalResponseNorm
 
 Device = torch.device | str
-
-MEETINGS = ("conv3", "fc6", "fc7", "fc8")  # the layers that see what both towers put out
 
 
 class TwoTowers(nn.Module):
     """An `AlexNet` with two groups on two devices: the same function, the same gradients, the same state dict.
 
-    `lay_over` makes one. `features` and `classifier` hold the layers of both towers, and fc8 is in the first. A state
-    dict is that of the network on one device, whole tensors on the first device, and either network loads the other's;
-    unlike there, its tensors are copies. An optimizer's state is not interchangeable, since it knows the halves.
+    `lay_over` makes one. `features` and `classifier` hold the layers of both towers, and the output layer is in the
+    first. A state dict is that of the network on one device, whole tensors on the first device, and either network loads
+    the other's; unlike there, its tensors are copies. An optimizer's state is not interchangeable, since it knows the
+    halves.
     """
 
     def __init__(self, features: TwinSequential, avgpool: nn.Module, classifier: TwinSequential) -> None:
@@ -59,7 +58,7 @@ class TwinSequential(nn.ModuleList):
         towers = [dict(tower.named_children()) for tower in self]
         for name in towers[0]:
             layers = [tower[name] for tower in towers if name in tower]
-            if name in MEETINGS:
+            if name == "conv3" or isinstance(layers[0], nn.Linear):  # they see what both towers put out
                 halves = _exchange(halves, len(layers))
             halves = [layer(half) for layer, half in zip(layers, halves, strict=True)]
         return halves
@@ -103,33 +102,38 @@ def lay_over(network: AlexNet, devices: tuple[Device, Device]) -> TwoTowers:
     """
     if network.features.conv2.groups != 2:
         raise ValueError("Only a network with two towers can be laid over two devices; make it with groups=2.")
-    features, classifier = (_twins(block, devices) for block in (network.features, network.classifier))
+    output = network.classifier[-1]
+    features, classifier = (_twins(block, output, devices) for block in (network.features, network.classifier))
     towers = TwoTowers(features, copy.deepcopy(network.avgpool), classifier)
     towers.load_state_dict(network.state_dict())
     return towers.train(network.training)
 
 
-def _twins(block: nn.Sequential, devices: tuple[Device, Device]) -> TwinSequential:
-    """Both towers of `block`, not yet with its weights."""
+def _twins(block: nn.Sequential, output: nn.Linear, devices: tuple[Device, Device]) -> TwinSequential:
+    """Both towers of `block`, not yet with its weights; the layer `output` has its place in the first, whole."""
     towers = []
     for index, device in enumerate(devices):
         with torch.device(device):
-            layers = {name: _half(name, layer) for name, layer in block.named_children() if name != "fc8" or index == 0}
+            layers = {
+                name: _half(layer, whole=layer is output)
+                for name, layer in block.named_children()
+                if layer is not output or index == 0
+            }
         towers.append(nn.Sequential(OrderedDict(layers)))
     return TwinSequential(towers)
 
 
-def _half(name: str, layer: nn.Module) -> nn.Module:
-    """The layer `name` of one tower, where `layer` is that of the whole network; fc8 has one place and stays whole."""
+def _half(layer: nn.Module, *, whole: bool) -> nn.Module:
+    """The layer of one tower, where `layer` is that of the network; a fully connected one may stay `whole`."""
     if isinstance(layer, nn.Conv2d):
         shape = layer.in_channels // layer.groups, layer.out_channels // 2
         half: nn.Module = nn.Conv2d(*shape, layer.kernel_size, layer.stride, layer.padding)
     elif isinstance(layer, nn.Linear):
-        half = nn.Linear(layer.in_features, layer.out_features // (1 if name == "fc8" else 2))
+        half = nn.Linear(layer.in_features, layer.out_features // (1 if whole else 2))
     elif isinstance(layer, nn.BatchNorm2d):
         half = nn.BatchNorm2d(layer.num_features // 2, layer.eps, layer.momentum)
-    elif isinstance(layer, GroupedLocalResponseNorm):
-        half = nn.LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k)
+    elif isinstance(layer, LocalResponseNorm):
+        half = LocalResponseNorm(layer.groups // 2)
     else:
         half = copy.deepcopy(layer)  # has neither weights nor neighbours
     return half.requires_grad_(all(p.requires_grad for p in layer.parameters()))

@@ -19,15 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import card, data, inputs, weights
+from alexnet import card, data, inputs, sweep, weights
 from alexnet.augment import CACHE_SIDE, Draw, EvalTransform, augment, draw, mix, to_square
 from alexnet.distributed import ALONE, Group, divide, parallel, place_in_batch
 from alexnet.errors import LabError
 from alexnet.evaluate import calibrate, evaluate, score, write_report
 from alexnet.hardware import Hardware, is_out_of_memory, memory_in_use
 from alexnet.predict import averaged_logits, class_logits, load_classifier
-from alexnet.recipes import Recipe, learning_rate, reductions_on_plateau
+from alexnet.recipes import Recipe
 from alexnet.runs import Reporter, Run, Stopped
+from alexnet.schedules import learning_rate, reductions_on_plateau
 from alexnet.state import CHECKPOINT, State, has_checkpoint, initial_state, load_checkpoint, save_checkpoint
 
 CHECKPOINT_SECONDS = 300.0  # between checkpoints within a long epoch
@@ -106,14 +107,17 @@ def load_photos(run: Run, reporter: Reporter) -> Photos:
     Raises:
         DataError: it cannot be used, or is not the one that the run was made for.
     """
-    recipe, transform = run.recipe, EvalTransform.from_recipe(run.recipe)
+    recipe = run.recipe
+    # The centre alone chooses the epoch; the report looks at all views.
+    transform = dataclasses.replace(EvalTransform.from_recipe(recipe), five_crops=False)
     dataset = data.load(run.config["data"], reporter.preparing)
-    data.check_trainable(dataset)
     if dataset.fingerprint != run.config["dataset"]["fingerprint"]:
         raise data.DataError(f"{dataset.name} has changed since this run was made; start a new run on it.")
+    dataset = dataset.subset(recipe)
+    data.check_trainable(dataset)
     parts = data.split(dataset, recipe)
     how = {"cache": recipe.cache, "progress": reporter.preparing}
-    centre = f"centre of {transform.resize}"
+    centre = f"centre of {'squashed ' if transform.squash else ''}{transform.resize}"
     return Photos(
         dataset=dataset,
         train=parts["train"],
@@ -125,7 +129,7 @@ def load_photos(run: Run, reporter: Reporter) -> Photos:
             to_square,
             "square",
             CACHE_SIDE,
-            among=dataset.photos,
+            among=None if recipe.max_per_class else dataset.photos,  # the next seed draws others
             at_least=CACHE_SIDE,
             **how,
         ),
@@ -242,21 +246,27 @@ def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter, group:
     """
     try:
         session = open_session(run, photos, hardware, reporter, group)
-        while not _is_done(session):
+        while (ending := session.group.agree(_ending(session))) is None:
             train_one_epoch(session)
             _end_epoch(session)
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, LabError) or not is_out_of_memory(error):
             raise
         raise TrainingError("The device ran out of memory; resume with other programs closed.") from None
-    group.together(lambda: _finish(run, session) if group.leads else None)
+    group.together(lambda: _finish(run, session, ending) if group.leads else None)
 
 
-def _is_done(session: Session) -> bool:
-    """Whether all epochs are done, or the recipe's patience is at its end."""
+def _ending(session: Session) -> str | None:
+    """What is to be said of the end of the run: nothing after the last epoch, else why it is early; None before the end."""
     recipe, progress = session.recipe, session.state.progress
-    waited = progress.epoch - progress.best["epoch"] if progress.best else 0
-    return progress.epoch >= recipe.epochs or 0 < recipe.patience <= waited
+    if progress.epoch >= recipe.epochs:
+        return ""
+    if progress.best is None:
+        return None
+    if 0 < recipe.patience <= progress.epoch - progress.best["epoch"]:
+        return f"Ended early: no better validation accuracy for {recipe.patience} epochs."
+    why = sweep.why_hopeless(Run(session.folder), progress.epoch, progress.best["accuracy"])
+    return f"Ended early: {why}." if why else None
 
 
 def train_one_epoch(session: Session) -> None:
@@ -436,7 +446,7 @@ def validate(session: Session) -> dict[str, Any]:
         if number % group.size == group.rank:
             x = transform.normalize(images().to(hardware.device)).to(memory_format=hardware.memory_format)
             with hardware.autocast():
-                logits[number] = averaged_logits(network, x, recipe.mirror).float().cpu()
+                logits[number] = averaged_logits(network, [x], recipe.mirror).float().cpu()
             session.reporter.now_and_then()  # a sign of life
     everyone = {number: part for parts in group.gather(logits) for number, part in parts.items()}
     ordered = torch.cat([everyone[number] for number in sorted(everyone)])
@@ -454,7 +464,7 @@ def _same_sized_batches(images: inputs.Kept | inputs.Streamed, size: int) -> Ite
     return (lambda start=start: read(start) for start in range(0, len(images), size))
 
 
-def _finish(run: Run, session: Session) -> None:
+def _finish(run: Run, session: Session, ending: str) -> None:
     """Calibrate the best epoch, test it, once, and write the report; without test photos, that is on validation."""
     recipe, reporter, photos, progress = session.recipe, session.reporter, session.photos, session.state.progress
     device, split = session.hardware.device, "test" if photos.test else "val"
@@ -467,8 +477,6 @@ def _finish(run: Run, session: Session) -> None:
         loss, accuracy = evaluation.metrics["loss"], evaluation.metrics["accuracy"]
         reporter.record(epoch=progress.best["epoch"], step=progress.step, split=split, loss=loss, accuracy=accuracy)
     card.write(run)
-    early = progress.epoch < recipe.epochs
-    message = f"Ended early: no better validation accuracy for {recipe.patience} epochs." if early else ""
-    reporter.say(state="finished", message=message, eta_seconds=None)
+    reporter.say(state="finished", message=ending, eta_seconds=None)
     # Three times the size of the weights, and of no use once the run is known to have finished; never before.
     (run.path / CHECKPOINT).unlink(missing_ok=True)

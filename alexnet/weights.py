@@ -1,6 +1,6 @@
 """Reading and writing weights as safetensors: nothing is executed, and a small form for the weights that ship.
 
-The small form keeps the two large fully connected matrices as a product of two thin ones, in 8 bits with a scale for each
+The small form keeps each large fully connected matrix as a product of two thin ones, in 8 bits with a scale for each
 component, and all else in 16 bits. It opens as the full network. Which components to keep is decided by the activations
 that the matrix meets (Chen et al. 2021, "DRONE: Data-aware Low-rank Compression"), not by the matrix alone: most
 of a trained matrix still is its random start, which activations hardly reach.
@@ -79,13 +79,13 @@ def compress(state: dict[str, Tensor], rank: int, moments: dict[str, Tensor] | N
 
     Args:
         state: name -> float tensor (or integer counters, kept as they are).
-        rank: components kept of each large matrix.
+        rank: components kept of each large matrix; one that has no more than these stays whole.
         moments: for large matrices (outputs, inputs), the mean of x x^T over the inputs x that they meet; a matrix
             without one is cut to its own leading components.
     """
     small: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if is_large(tensor):
+        if is_factored(tensor, rank):
             factors = _factors(tensor.float(), rank, (moments or {}).get(name))
             small |= {f"{name}.{part}": value for part, value in zip(FACTORS, factors, strict=True)}
         else:
@@ -94,9 +94,9 @@ def compress(state: dict[str, Tensor], rank: int, moments: dict[str, Tensor] | N
     return small
 
 
-def is_large(tensor: Tensor) -> bool:
-    """Whether `compress` factors this tensor."""
-    return tensor.ndim == 2 and tensor.numel() >= LARGE
+def is_factored(tensor: Tensor, rank: int) -> bool:
+    """Whether `compress` makes two thin matrices of this rank out of `tensor`."""
+    return tensor.ndim == 2 and tensor.numel() >= LARGE and min(tensor.shape) > rank
 
 
 def _factors(matrix: Tensor, rank: int, moment: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

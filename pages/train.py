@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -12,29 +11,26 @@ import streamlit as st
 
 import ui
 from alexnet import data, figures, runs, turns
-from alexnet.recipes import RECIPES, Recipe, learning_rate
+from alexnet.recipes import RECIPES, Recipe
 from alexnet.runs import Run, Status
+from alexnet.schedules import learning_rate
+from alexnet.series import Series
 
 NEW = "new"
 MAIN_SETTINGS = ("epochs", "batch_size", "lr", "image_size")
 GROUPS = ("optimisation", "augmentation", "model", "data", "hardware")
 GROUP_OF = {f.name: f.metadata["group"] for f in fields(Recipe) if f.metadata["group"] in GROUPS}
-# Settings that mean something only beside certain values of others, or where there are several GPUs.
-APPLIES = {
-    "plateau_patience": lambda value: value("schedule") == "plateau",
-    "norm_place": lambda value: value("normalization") != "none",
-    "towers_apart": lambda value: value("groups") == 2,
-    "processes": lambda value: value("processes") > 1 or len(runs.gpus()) > 1,
-}
 
 
-def choose_run() -> Run | None:
-    """The run in the address, or looked at before, or one that is training; None for a new one."""
-    made = {run.id: run for run in runs.list_runs() if not run.shipped}
+def choose_job() -> Run | Series | None:
+    """The run, or the series of them, in the address, or looked at before, or training; None for a new one."""
+    made = ui.list_jobs()
     states = {name: run.status() for name, run in made.items()}
     live = [name for name, status in states.items() if status.live]
     busiest = max(live, key=lambda name: runs.UNFINISHED.index(states[name].state), default=NEW)
     wanted = st.query_params.get("run") or st.session_state.get("shown", busiest)
+    if wanted not in (NEW, *made) and (member := ui.find_member(wanted)):
+        made[wanted], states[wanted] = member, member.status()
     if wanted not in (NEW, *made):
         st.warning(f"There is no run called {ui.plain(wanted)} here.")
         wanted = NEW
@@ -65,14 +61,17 @@ def new_run() -> None:
     with action, ui.plain_errors():
         if recipe and photos:
             name, dataset = photos
+            if (how := ui.choose_how(recipe)) is None:
+                return
+            recipe, make = how
             parts = data.split(dataset, recipe)
             train, val, test = (f"{len(parts[split]):,}" for split in ("train", "val", "test"))
             st.caption(f"{train} photos to train on, {val} to validate after each epoch, {test} for the final test.")
             if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
                 ui.forget_dataset(name)  # what counts are the photos as they are now
-                run = runs.create(recipe, name, ui.dataset(name))
-                runs.launch(run)
-                show(run.id)
+                job = make(name, ui.dataset(name))
+                job.resume()
+                show(job.id)
                 st.rerun()
 
 
@@ -83,9 +82,9 @@ def choose_recipe() -> Recipe | None:
         format_func=lambda name: RECIPES[name].title, label_visibility="collapsed",
     )  # fmt: skip
     base = RECIPES[name]
-    st.caption(base.source)
-    names = applying_settings(base)
-    values = {name: getattr(Recipe(), name) for name in APPLIES} | {name: ui.entered(base, name) for name in names}
+    show_source(base)
+    values = ui.entered_settings(base, GROUP_OF)
+    names = [name for name in GROUP_OF if ui.applies(base, name)]
     values |= draw_settings(base, MAIN_SETTINGS)
     more = st.expander("More settings", key="more", on_change="rerun")
     if more.open:  # drawing forty widgets that nobody sees would make each click twice as slow
@@ -103,10 +102,14 @@ def choose_recipe() -> Recipe | None:
     return None
 
 
-def applying_settings(base: Recipe) -> list[str]:
-    """The settings that mean something beside what is entered for the others."""
-    value = functools.partial(ui.entered, base)
-    return [name for name in GROUP_OF if name not in APPLIES or APPLIES[name](value)]
+def show_source(recipe: Recipe) -> None:
+    """Whose recipe it is, what its author reports, and where it differs from that."""
+    st.caption(ui.plain(recipe.source))
+    if recipe.published:
+        st.caption(ui.plain(f"Published: {recipe.published}"))
+    if recipe.deviations:
+        with st.expander("Where this differs from the source"):
+            st.markdown("\n".join(f"- {ui.plain(line)}" for line in recipe.deviations.splitlines()))
 
 
 def draw_settings(base: Recipe, names: Sequence[str]) -> dict[str, Any]:
@@ -125,7 +128,12 @@ def watch(run: Run, state: str) -> None:
         status, records, recipe, dataset = run.status(), run.metrics(), run.recipe, run.config["dataset"]
         if status.state != state:
             st.rerun()
-        st.caption(ui.plain(f"{recipe.title} on {dataset['name']}, {dataset['photos']:,} photos"))
+        whole, back = run.path.parent.name, ":material/arrow_back:"
+        if run.is_member and st.button(f"All of {ui.plain(whole)}", type="tertiary", icon=back):
+            show(whole)
+            st.rerun()
+        photos = f" on {dataset['name']}, {dataset['photos']:,} photos" if dataset["photos"] else ""
+        st.caption(ui.plain(recipe.title + photos))
         (show_progress if status.live else show_outcome)(run, status)
         show_numbers(status, records)
         if records:
@@ -139,13 +147,11 @@ def show_progress(run: Run, status: Status) -> None:
     """How far the run is, and Stop; of a run that waits, what is ahead of it."""
     queued = status.state == "queued"
     place = f"Epoch {status.epoch} of {status.epochs}, step {status.step:,}. " if status.steps else ""
-    stopping = (run.path / "stop").exists()
     with st.container(horizontal=True, vertical_alignment="center"):
         st.badge(status.state.capitalize(), color="green" if status.state == "running" else "blue")
         st.markdown(place + ui.plain(status.message), width="stretch")
-        stop_label, stopping_label = ("Cancel", "Cancelling") if queued else ("Stop", "Stopping")
-        icon = ":material/close:" if queued else ":material/stop:"
-        st.button(stopping_label if stopping else stop_label, icon=icon, disabled=stopping, on_click=stop, args=[run])
+        words = ("Cancel", "Cancelling", ":material/close:") if queued else ("Stop", "Stopping", ":material/stop:")
+        ui.stop_button(run, *words)
     ahead = turns.ahead(run) if queued else []
     if len(ahead) > 1:
         st.markdown("\n".join(f"1. {ui.plain(other.id)} ({other.status().state})" for other in ahead))
@@ -153,12 +159,6 @@ def show_progress(run: Run, status: Status) -> None:
         st.progress(min(status.step / max(status.steps, 1), 1.0))
     if (silence := time.time() - status.updated) > 30:
         st.caption(f"No sign of life for {ui.duration(silence)}.")
-
-
-def stop(run: Run) -> None:
-    """Ask the run to stop; says so where that cannot be."""
-    with ui.plain_errors():
-        run.request_stop()
 
 
 def show_outcome(run: Run, status: Status) -> None:
@@ -198,9 +198,10 @@ ui.guard()
 heading, picker = st.columns([3, 2], vertical_alignment="bottom")
 heading.title("Train")
 with picker:
-    run = choose_run()
-if run is None:
+    job = choose_job()
+if job is None:
     new_run()
 else:
-    status = run.status()
-    st.fragment(watch, run_every=1.0 if status.live else None)(run, status.state)
+    status = job.status()
+    watching, more = (watch, ()) if isinstance(job, Run) else (ui.watch_series, (show,))
+    st.fragment(watching, run_every=1.0 if status.live else None)(job, status.state, *more)

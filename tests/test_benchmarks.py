@@ -83,6 +83,10 @@ def test_step(pets, hurried, capsys):
     assert has_both_sides(result_of(step, capsys, "--data", pets, *SMALL))
 
 
+def test_step_with_either_normalisation(pets, hurried, capsys):
+    assert has_both_sides(result_of(step, capsys, "--data", pets, "--norms", *SMALL))
+
+
 def test_latency(pets, hurried, untrained_run, capsys):
     result = result_of(latency, capsys, "--data", pets, "--run", untrained_run[0].path)
     assert all(has_both_sides(result[thing]) for thing in ["one photo", *saliency.METHODS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from PIL import Image
 from alexnet import data, runs
 from alexnet.data import DataError, Dataset, NoRoom, Photo, Report
 from alexnet.images import MAX_BYTES
-from alexnet.recipes import Recipe
+from alexnet.recipes import Recipe, RecipeError
 
 CATS, DOGS = [f"cat/{n}.jpg" for n in range(3)], [f"dog/{n}.jpg" for n in range(2)]
 
@@ -370,6 +371,142 @@ def test_splits_that_folders_give_stand():
 def test_a_pattern_takes_nothing_from_given_splits():
     parts = split(given(train=50, test=50), 0.0, 0.0, val_pattern="*3.jpg")
     assert lengths(parts) == (90, 10, 100) and {photo.split for photo in parts["val"]} == {"train"}
+
+
+def paths(photos) -> set[str]:
+    return {photo.path for photo in photos}
+
+
+def test_only_the_first_classes_are_used():
+    pets = dataset_of({"ant": 20, "bee": 30, "cat": 40})
+    recipe = Recipe(max_classes=2)
+    subset = pets.subset(recipe)
+    assert subset.classes == ("ant", "bee") and subset.photos == pets.photos[:50]
+    assert (
+        data.split(pets, recipe)
+        == data.split(subset, recipe)
+        == data.split(dataset_of({"ant": 20, "bee": 30}), Recipe())
+    )
+    assert {name: set(counts) for name, counts in data.split_counts(pets, recipe).items()} == dict.fromkeys(
+        ("train", "val", "test"), {"ant", "bee"}
+    )
+    with pytest.raises(RecipeError, match="max_classes: one class"):
+        Recipe(max_classes=1)
+    assert pets.subset(Recipe()) is pets and pets.subset(Recipe(max_classes=3)).photos == pets.photos
+
+
+def test_so_many_photos_of_each_class_are_drawn_by_the_seed():
+    pets = dataset_of({"cat": 300, "dog": 100})
+    few, more, other = (pets.subset(Recipe(max_per_class=n, seed=s)) for n, s in ((20, 0), (50, 0), (20, 1)))
+    assert Counter(photo.label for photo in few.photos) == {0: 20, 1: 20}
+    assert paths(few.photos) < paths(more.photos) and paths(few.photos) != paths(other.photos)
+    assert list(few.photos) == [photo for photo in pets.photos if photo.path in paths(few.photos)]
+    assert pets.subset(Recipe(max_per_class=100)).report == pets.report
+    assert Counter(photo.label for photo in pets.subset(Recipe(max_per_class=200)).photos) == {0: 200, 1: 100}
+    parts = split(pets, 0.2, 0.1, max_per_class=20)
+    assert paths(few.photos) == paths(photo for part in parts.values() for photo in part)
+
+
+def test_a_drawn_photo_stays_drawn_when_others_go_and_names_change():
+    many, few = dataset_of({"cat": 300, "dog": 90}), dataset_of({"cat": 200, "dog": 90})
+    drawn = {photo.digest for photo in many.subset(Recipe(max_per_class=80)).photos}
+    again = {photo.digest for photo in few.subset(Recipe(max_per_class=80)).photos}
+    assert {photo.digest for photo in few.photos} & drawn <= again
+    renamed = tuple(Photo(f"new/{n}.png", p.label, None, p.digest, 1, 1) for n, p in enumerate(many.photos))
+    subset = Dataset("x", many.root, many.classes, renamed, many.report).subset(Recipe(max_per_class=80))
+    assert {photo.digest for photo in subset.photos} == drawn
+
+
+def test_drawn_photos_are_divided_in_the_shares_asked_for():
+    """That they were drawn says nothing of the split that a photo then gets."""
+    parts = split(dataset_of({"cat": 9000, "dog": 9000}), 0.1, 0.1, max_per_class=1000)
+    for name, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
+        assert abs(len(parts[name]) - 2000 * share) < 4 * math.sqrt(2000 * share * (1 - share))
+
+
+def test_photos_that_folders_hold_out_do_not_count_against_the_limit():
+    pets = given(train=50, val=8, test=20)
+    assert lengths(split(pets, 0.3, 0.3, max_per_class=10)) == (20, 16, 40)
+    train, val, test = lengths(split(given(train=200, test=20), 0.3, 0.3, max_per_class=100))
+    assert test == 40 and 30 <= val <= 90 and train + val == 200
+
+
+def test_photos_that_the_limit_leaves_out_are_tested_on():
+    pets, settings = dataset_of({"cat": 300, "dog": 100, "fox": 52}), {"max_per_class": 50, "seed": 3}
+    without, parts = split(pets, **settings), split(pets, **settings, test_on_rest=101)
+    assert (parts["train"], parts["val"]) == (without["train"], without["val"]) and len(without["test"]) > 0
+    rest = paths(parts["test"]) - paths(without["test"])
+    assert paths(without["test"]) < paths(parts["test"]) and len(rest) == 101
+    assert Counter(path[:3] for path in rest) == {"cat": 50, "dog": 49, "fox": 2}  # two foxes are all that is left
+    more = split(pets, **settings, test_on_rest=102)
+    assert paths(parts["test"]) < paths(more["test"])
+    assert paths(split(pets, max_per_class=50, seed=4, test_on_rest=101)["test"]) != paths(parts["test"])
+
+
+def test_photos_left_out_are_tested_on_beside_those_that_folders_hold_out():
+    assert lengths(split(given(train=50, val=8, test=20), max_per_class=10, test_on_rest=30)) == (20, 16, 70)
+    parts = split(dataset_of({"cat": 50, "dog": 50}), 0.1, 0.0, max_per_class=40, test_on_rest=20, val_pattern="*3.jpg")
+    assert len(parts["test"]) == 20 and len(parts["train"]) + len(parts["val"]) == 80
+    assert all(photo.path.endswith("3.jpg") for photo in parts["val"])
+
+
+@pytest.mark.parametrize("pets", [dataset_of({"cat": 30, "dog": 20, "fox": 10}), given(train=30, val=5, test=5)])
+def test_the_subset_of_a_subset_is_itself(pets):
+    recipe = Recipe(max_classes=2, max_per_class=15, test_on_rest=10)
+    subset = pets.subset(recipe)
+    assert subset.subset(recipe) == subset and len(subset.photos) == 40 + 20 * (pets.classes == ("cat", "dog"))
+    assert data.split(subset, recipe) == data.split(pets, recipe)
+
+
+def test_folds_divide_the_photos_that_were_drawn():
+    pets, recipe = dataset_of({"cat": 50, "dog": 60}), Recipe(folds=4, fold=1, max_per_class=20)
+    tests = [data.split(pets, recipe.replace(fold=fold))["test"] for fold in range(1, 5)]
+    assert sorted(photo.path for test in tests for photo in test) == sorted(paths(pets.subset(recipe).photos))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"max_classes": 3}, "pets has 2 classes and max_classes asks for 3; use 2 at most."),
+        (
+            {"max_per_class": 1061},
+            "No class of pets has more than 1,060 photos to learn from and max_per_class asks for 1,061;",
+        ),
+        (
+            {"max_per_class": 40, "test_on_rest": 1031},
+            "leaves out 1,030 photos of pets and test_on_rest asks for 1,031;",
+        ),
+    ],
+)
+def test_a_subset_larger_than_the_data_is_refused(settings, sentence):
+    pets = dataset_of({"cat": 1060, "dog": 50})
+    for ask in (pets.subset, lambda recipe: data.split(pets, recipe), lambda recipe: data.split_counts(pets, recipe)):
+        with pytest.raises(DataError) as caught:
+            ask(Recipe(**settings))
+        text = str(caught.value)
+        assert sentence in text and text.endswith(".") and ". " not in text
+
+
+def test_a_recipe_may_insist_on_the_splits_of_folders():
+    for counts, missing in (
+        ({"train": 5, "val": 5}, None),
+        ({"train": 50, "test": 5}, None),
+        ({"train": 5}, "has no val/ or test/ folder with photos;"),
+        ({"val": 5, "test": 5}, "has no train/ folder with photos;"),
+    ):
+        with pytest.raises(DataError, match=missing) if missing else contextlib.nullcontext():
+            split(given(**counts), given_splits=True)
+    with pytest.raises(DataError, match="pets has no train/ folder and no val/ or test/ folder with photos; add that"):
+        split(dataset_of({"cat": 5, "dog": 5}), given_splits=True)
+
+
+def test_the_first_classes_may_lack_the_splits_that_others_have():
+    pets = dataset_of({"cat": 5, "dog": 5}, split="train").photos
+    fish = Photo("val/fish/1.jpg", 2, "val", "1", 9, 9)
+    dataset = Dataset("pets", Path("pets"), ("cat", "dog", "fish"), (*pets, fish), Report(11, 11, (), {}))
+    assert dataset.subset(Recipe(given_splits=True)) is dataset
+    with pytest.raises(DataError, match="has no val/ or test/ folder"):
+        dataset.subset(Recipe(given_splits=True, max_classes=2))
 
 
 def test_equal_photos_never_straddle_two_splits(photo_folder):

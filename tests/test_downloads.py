@@ -17,7 +17,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.io
+from PIL import Image
 
 from alexnet import downloads
 from alexnet.downloads import ARCHIVES, DownloadError, RemoteFile, download
@@ -255,7 +258,7 @@ def test_no_connection_says_how_to_do_it_by_hand(pets, server, tmp_path, monkeyp
         text = refusal(tmp_path)
     assert "cannot be reached" in text
     assert text.endswith(
-        f"download pets.zip from {pets.homepage} in a browser and put it, still packed, into the folder data."
+        f"download pets.zip from {pets.homepage} in a browser and put it, as it is, into the folder data."
     )
 
 
@@ -357,6 +360,20 @@ def test_oxford_pets_are_sorted_by_species(monkeypatch, tmp_path):
         "dog/beagle_2.jpg": images["images/beagle_2.jpg"],
         "dog/pug_4.jpg": images["images/pug_4.jpg"],
     }
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["pets"]
+
+
+def test_house_numbers_are_sorted_by_digit(monkeypatch, tmp_path):
+    picture, files = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 2), dtype=np.uint8), {}
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        scipy.io.savemat(buffer := io.BytesIO(), {"X": picture, "y": np.array([[10], [7]])})
+        files[name] = buffer.getvalue()
+    with serving(files) as server:
+        publish(monkeypatch, server, archive="svhn")
+        folder = download("pets", tmp_path)
+    found = {path: np.asarray(Image.open(io.BytesIO(content))) for path, content in contents(folder).items()}
+    assert sorted(found) == ["test/0/00000.png", "test/7/00001.png", "train/0/00000.png", "train/7/00001.png"]
+    assert np.array_equal(found["test/0/00000.png"], picture[..., 0])
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["pets"]
 
 

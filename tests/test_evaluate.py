@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from alexnet import calibration, data
+from alexnet import calibration, card, data, familiarity, model, runs
 from alexnet.augment import EvalTransform
+from alexnet.commands import print_confusion
 from alexnet.data import DataError
 from alexnet.evaluate import (
     Evaluation,
@@ -23,15 +24,18 @@ from alexnet.evaluate import (
     calibrate,
     evaluate,
     expected_calibration_error,
+    frequent_confusions,
     interval,
     match_classes,
     measure_neither,
     reliability,
     risk,
     score,
+    top_accuracy,
     write_report,
 )
 from alexnet.predict import Classifier
+from alexnet.recipes import Recipe
 from alexnet.runs import Run
 
 
@@ -79,6 +83,68 @@ def test_metrics_against_numpy():
     assert metrics["confusion"] == confusion.tolist()
     accuracies = [found["accuracy"] for found in metrics["per_class"].values()]
     assert accuracies == pytest.approx(confusion.diagonal() / confusion.sum(axis=1))
+
+
+def test_the_five_likeliest_by_hand():
+    likely = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]  # class 6 first, class 2 fifth
+    flat = [1.0] * 7  # of those that tie the first counts first: classes 0 to 4
+    steps = [9.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.0]  # class 0, then 1 to 5, of which 5 comes sixth
+    rows = [(likely, 6, 1), (likely, 2, 1), (likely, 1, 0), (flat, 4, 1), (flat, 5, 0), (steps, 4, 1), (steps, 5, 0)]
+    logits, labels = torch.tensor([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
+    assert score(logits, labels, "abcdefg")["top5"] == sum(row[2] for row in rows) / len(rows) == 4 / 7
+    assert "top5" not in score(logits[:, :5], labels % 5, "abcde") and "top5" in score(
+        logits[:, :6], labels % 6, "abcdef"
+    )
+
+
+@pytest.mark.parametrize("levels", [3, 1000])  # with many ties, and with few
+def test_the_share_among_the_likeliest_grows_from_accuracy_to_all(levels):
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randint(levels, (400, 9), generator=random).float()
+    labels = torch.randint(9, (400,), generator=random)
+    shares = [top_accuracy(logits, labels, k) for k in range(1, 10)]
+    assert shares[0] == score(logits, labels, "abcdefghi")["accuracy"]
+    assert shares == sorted(shares) and shares[-1] == 1
+    assert shares[4] == pytest.approx(5 / 9, abs=0.06)  # a guess, with ties as without
+
+
+def test_frequent_confusions_by_hand():
+    confusion = [[9, 0, 2], [3, 5, 2], [0, 1, 4]]
+    mistakes = [("bee", "ant", 3), ("ant", "cow", 2), ("bee", "cow", 2), ("cow", "bee", 1)]
+    assert frequent_confusions(confusion, ("ant", "bee", "cow"), 10) == mistakes
+    assert frequent_confusions(confusion, ("ant", "bee", "cow"), 2) == mistakes[:2]
+    assert frequent_confusions([[3, 0], [0, 4]], ("ant", "bee"), 10) == []
+
+
+def test_a_thousand_classes_stay_readable(tmp_path, capsys):
+    random = torch.Generator().manual_seed(0)
+    classes = tuple(f"class {number:03}" for number in range(1000))
+    labels = torch.arange(3000) % 1000
+    logits = torch.randn(3000, 1000, generator=random)
+    logits[torch.arange(3000), labels] += 20
+    wrong = labels % 100 == 7  # each class whose name ends in 07 is taken for the next
+    logits[wrong, labels[wrong] + 1] += 40
+    evaluation = Evaluation(classes, tuple(f"{n}.jpg" for n in range(3000)), labels, logits)
+    recipe, counts = Recipe(name="many"), dict.fromkeys(classes, 3)
+    config = {"recipe": recipe.to_dict(), "data": "many", "classes": classes, "mean": runs.MEAN, "std": runs.STD}
+    runs.write_json(tmp_path / "run.json", config | {"dataset": {"name": "many", "fingerprint": "", "photos": 3000}})
+    write_report(tmp_path, evaluation, split="test", splits={"test": counts})
+    report = Run(tmp_path).report()
+    assert report["accuracy"] == 0.99 and report["top5"] == 1 and len(report["confusion"]) == 1000
+    assert (tmp_path / "report.json").stat().st_size < 10e6
+    with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["file", "label", "predicted", "probability"] and len(rows) == 3001
+    assert rows[1][:3] == ["0.jpg", "class 000", "class 000"] and float(rows[1][3]) > 0.99
+    text = card.markdown(Run(tmp_path))
+    assert len(text) < 10_000 and max(map(len, text.splitlines())) < 1000
+    assert "1,000 classes, such as class 000, class 001 and class 002" in text
+    assert "| class 007 | class 008 | 3 |" in text and "| test | 3,000 |" in text
+    assert "**99.0 %** of 3,000 test photos" in text and "**100.0 %** the class is among the five likeliest" in text
+    assert "| `1007.jpg` | class 007 | class 008 | 100.0 % |" in text
+    print_confusion(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 11 and "  class 107: 3 as class 108" in lines
 
 
 def test_a_loss_beyond_float32_is_still_a_number():
@@ -201,6 +267,8 @@ def test_a_class_that_the_run_does_not_know_is_named():
     with pytest.raises(DataError) as caught:
         match_classes(["cat", "teapot"], ["Cat", "Dog"])
     assert str(caught.value) == "The photos have a class teapot, and this run knows only Cat, Dog."
+    with pytest.raises(DataError, match="class teapot, and this run knows only 1,000 others."):
+        match_classes(["teapot"], [str(number) for number in range(1000)])
 
 
 class Redness(nn.Module):
@@ -255,6 +323,41 @@ def test_it_says_of_each_photo_what_the_classifier_says_of_it_alone(classifier, 
     together = evaluation.logits.softmax(dim=1)
     assert torch.allclose(together, torch.tensor([[p["red"], p["blue"]] for p in alone]), atol=1e-6)
     assert [step[1:] for step in told] == [(64, 70), (70, 70)]
+
+
+def test_ten_crops_are_measured_as_they_are_answered(classifier, tmp_path):
+    random = np.random.default_rng(5)
+    for n in range(6):
+        (folder := tmp_path / f"noise/{('red', 'blue')[n % 2]}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8)).save(folder / f"{n}.png")
+    ten = replace(classifier, transform=replace(classifier.transform, resize=24, five_crops=True))
+    dataset = data.load(str(tmp_path / "noise"))
+    logits = evaluate(ten, dataset, dataset.photos).logits
+    squares = [ten.transform.crop_photo(dataset.open(photo)) for photo in dataset.photos]
+    places = [(0, 0), (8, 0), (0, 8), (8, 8), (4, 4)]
+    crops = [[square.crop((x, y, x + 16, y + 16)) for x, y in places] for square in squares]
+    expected = torch.stack([classifier.answer(classifier.transform.stack(views)).mean(dim=0) for views in crops])
+    assert torch.allclose(logits, expected, atol=1e-6)
+
+
+def test_what_is_familiar_is_learnt_from_the_centre(tmp_path):
+    torch.manual_seed(0)
+    recipe = Recipe(image_size=67, resize=71, maps="8 8 8 8 8", hidden="16 16")
+    network = model.from_recipe(recipe, 2).eval().requires_grad_(False)
+    random = np.random.default_rng(6)
+    for n in range(56):
+        (folder := tmp_path / f"noise/{('cat', 'dog')[n % 2]}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (71, 71, 3), np.uint8)).save(folder / f"{n}.png")
+    dataset = data.load(str(tmp_path / "noise"))
+    heads = []
+    for crops in (False, True):
+        (folder := tmp_path / str(crops)).mkdir()
+        transform = EvalTransform.from_recipe(recipe.replace(five_crops=crops))
+        classifier = Classifier(Run(folder), dataset.classes, transform, True, network, torch.device("cpu"))
+        calibrate(classifier, dataset, dataset.photos[:3], training=dataset.photos[3:])
+        heads.append(familiarity.load(folder, familiarity.width(network)))
+    assert torch.equal(heads[0].hidden, heads[1].hidden)
+    assert not torch.equal(heads[0].reference, heads[1].reference)  # scores are of all views
 
 
 @pytest.mark.parametrize(("red", "blue"), [("reds", "blues"), ("Red", "BLUE"), ("RED", "Blues"), ("red", "blue")])

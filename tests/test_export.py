@@ -17,6 +17,7 @@ from alexnet.evaluate import Evaluation, evaluate
 from alexnet.predict import Classifier, load_classifier
 from alexnet.recipes import Recipe
 from alexnet.runs import RunError, Status
+from alexnet.worker import work
 
 RECIPE = Recipe(name="small", image_size=67, resize=70, val_fraction=0.2, test_fraction=0.2)
 
@@ -90,6 +91,37 @@ def test_moments_by_hand_and_no_hook_left():
     assert torch.equal(moments["0.weight"], expected)
 
 
+def test_no_moments_of_a_matrix_with_too_many_inputs_for_the_memory(monkeypatch):
+    monkeypatch.setattr(export, "MOST_INPUTS", 2047)
+    network = nn.Sequential(nn.Linear(2048, 2047), nn.Linear(2047, 2000))
+    with export.activation_moments(network) as moments:
+        network(torch.ones(1, 2048))
+    assert moments.keys() == {"1.weight"}
+
+
+def test_a_fully_connected_run_trains_ships_and_goes_into_plain_pytorch(tmp_path):
+    doodles.write(tmp_path / "pets", per_class=12)
+    settings = {"network": "mlp", "normalization": "none", "hidden": "16 8", "activation": "tanh", "dropout": 0.2}
+    hardware = {"compile": "off", "device": "cpu", "precision": "float32"}
+    recipe = RECIPE.replace(epochs=1, batch_size=4, **settings, **hardware)
+    dataset = data.load(str(tmp_path / "pets"))
+    run = runs.create(recipe, str(tmp_path / "pets"), dataset, path=tmp_path / "run")
+    assert work(run) == 0
+    export.ship(run, tmp_path / "shipped")
+    shipped = runs.find(tmp_path / "shipped")
+    report, size = shipped.report(), shipped.weights.stat().st_size
+    assert report["rank"] is None and 0.5 < size / run.weights.stat().st_size < 0.55  # nothing but 16 bits
+    assert "The weights are kept in 16 bits." in (shipped.path / "card.md").read_text(encoding="utf-8")
+    file, photo = export.write_whole(run, tmp_path / "whole", "pth"), doodles.draw("cat", 1)
+    network = model.MLP(2, image_size=67, hidden=(16, 8), activation="tanh").eval()
+    network.load_state_dict(read_pth(file))
+    classifier = load_classifier(run)
+    with torch.inference_mode():
+        x = classifier.prepare([photo])
+        assert torch.equal(network(x), classifier.model(x))
+    assert classifier.familiarity is None and classifier([photo])[0].label in ("cat", "dog")
+
+
 def evaluation(logits: torch.Tensor, labels: torch.Tensor) -> Evaluation:
     return Evaluation(("cat", "dog"), ("",) * len(labels), labels, logits)
 
@@ -160,7 +192,7 @@ def test_accuracy_may_fall_by_two_in_a_thousand_or_one_photo(tmp_path, wrong, co
     classifier = Classifier(draft, ("cat", "dog"), EvalTransform(), False, nn.Linear(2, 2), torch.device("cpu"))
     arguments = (classifier, draft, {}, evaluation(logits, labels), lambda: evaluation(after, labels))
     if accepted:
-        assert export.shrink(*arguments)[0] == export.RANKS[0]
+        assert export.shrink(*arguments)[0] is None  # there is no large matrix
     else:
         with pytest.raises(RunError, match="gives other answers"):
             export.shrink(*arguments)

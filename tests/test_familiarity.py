@@ -123,6 +123,29 @@ def test_describe_is_the_network_itself(untrained_run):
     assert descriptors.shape == (2, familiarity.width(network)) and (descriptors >= 0).all()
 
 
+def test_describe_knows_any_number_of_hidden_layers():
+    torch.manual_seed(0)
+    small = model.Geometry(maps=(8, 8, 8, 8, 8), avgpool=2, hidden=(6, 5, 4))
+    network = model.AlexNet(3, geometry=small).eval()
+    x = torch.randn(2, 3, 67, 67)
+    descriptors, output = familiarity.describe(network, familiarity.pooled(network, x))
+    assert torch.equal(output, network(x))
+    assert descriptors.shape == (2, 6 + 5 + 4) and familiarity.width(network) == 15
+    last = network.classifier.fc9(descriptors[:, 11:])  # what the third hidden layer says is what the last one reads
+    torch.testing.assert_close(last, output)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        model.MLP(2, image_size=5),
+        model.AlexNet(2, geometry=model.Geometry((4, 4, 4, 4, 4), avgpool=1, hidden=(4,))),
+    ],
+)
+def test_without_several_cells_to_recombine_nothing_is_learnt(network):
+    assert familiarity.fit(network, [torch.zeros(familiarity.FEWEST, 3, 67, 67)]) is None
+
+
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
     """A run on doodles that was never trained but calibrated; its classifier, dataset and evaluation."""

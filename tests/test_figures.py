@@ -107,6 +107,33 @@ def test_learning_rate_curve_shows_the_points_as_they_are():
     assert list(figure.layout.xaxis.range) == [0, 2]
 
 
+def test_validation_curves_have_the_best_on_top_and_in_colour():
+    curves = {"trial-1": [(1, 0.5), (2, 0.75)], "trial-2": [(1, 0.25)], "trial-3": []}
+    figure = figures.validation_curves(curves, epochs=5, best="trial-1")
+    assert [t.name for t in figure.data] == ["trial-2", "trial-3", "trial-1"]
+    assert [t.line.color for t in figure.data] == [figures.TRAINING, figures.TRAINING, figures.VALIDATION]
+    assert list(figure.data[2].x) == [1, 2] and list(figure.data[2].y) == [0.5, 0.75]
+    assert 5 < figure.layout.xaxis.range[1] < 5.1
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ((0.001, 0.01), "log"),
+        ((0.001, 0.009), "linear"),
+        ((0, 5), "linear"),
+        (("sgd", "adam"), "category"),
+        ((), "linear"),
+    ],
+)
+def test_accuracies_lie_at_their_values_on_an_axis_that_suits_them(values, kind):
+    points = [(f"trial-{n}", value, 0.5 + n / 10) for n, value in enumerate(values)]
+    figure = figures.accuracy_by_value("Setting", points, best="trial-1")
+    assert figure.layout.xaxis.type == kind and figure.layout.xaxis.title.text == "Setting"
+    assert list(figure.data[0].x) == list(values) and list(figure.data[0].y) == [0.5, 0.6][: len(values)]
+    assert list(figure.data[0].marker.color) == [figures.TRAINING, figures.VALIDATION][: len(values)]
+
+
 BINS = [
     {"count": 40, "confidence": 0.6, "accuracy": 0.5, "interval": [0.35, 0.65]},
     {"count": 1060, "confidence": 0.95, "accuracy": 0.96, "interval": [0.947, 0.97]},

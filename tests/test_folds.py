@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from alexnet import data, doodles, folds, runs
+from alexnet import data, doodles, folds, runs, series
 from alexnet.__main__ import main
 from alexnet.data import DataError, Dataset, Photo, Report
 from alexnet.folds import CrossValidation
@@ -183,9 +183,10 @@ def noting(trained: list[int], work: Callable[[Run], int] = finish) -> Callable[
 
 def test_each_fold_is_a_run_and_the_report_tells_them_together(three, pets):
     trained: list[int] = []
-    summary = folds.train(three, noting(trained))
+    summary = series.train(three, noting(trained))
     assert trained == [1, 2, 3]
-    assert {path.name for path in three.path.iterdir()} == {"folds.json", "fold-1", "fold-2", "fold-3", "report.json"}
+    files = {"folds.json", "report.json", "status.json", "lock"}
+    assert {path.name for path in three.path.iterdir()} == {"fold-1", "fold-2", "fold-3", *files}
     assert json.loads((three.path / "report.json").read_text()) == summary
     assert summary["confusion"] == [[6, 6], [0, 12]] and summary["accuracy"]["mean"] == 0.75
     for fold in (1, 2, 3):
@@ -200,9 +201,9 @@ def test_a_stop_between_folds_keeps_what_is_there_and_goes_on_later(three):
         return finish(run)
 
     trained: list[int] = []
-    assert folds.train(three, noting(trained, stop_after_two)) is None
+    assert series.train(three, noting(trained, stop_after_two)) is None
     assert trained == [1, 2] and not (three.path / "stop").exists() and not (three.path / "report.json").exists()
-    assert folds.train(three, noting(trained))["count"] == 24
+    assert series.train(three, noting(trained))["count"] == 24
     assert trained == [1, 2, 3]
 
 
@@ -215,10 +216,10 @@ def test_a_stop_within_a_fold_from_either_folder(three, place):
         return stop_in(run)
 
     trained: list[int] = []
-    assert folds.train(three, noting(trained, stop_in_two)) is None
+    assert series.train(three, noting(trained, stop_in_two)) is None
     assert trained == [1, 2] and three.run(2).status().state == "stopped"
     three.run(2).request_stop()  # left over from a second click
-    assert folds.train(three, noting(trained)) is not None
+    assert series.train(three, noting(trained)) is not None
     assert trained == [1, 2, 2, 3]
 
 
@@ -231,26 +232,26 @@ def test_a_stop_beside_runs_of_their_own_stops_none_of_them(pets):
 def test_a_fold_that_fails_ends_it_and_is_tried_again(three):
     trained: list[int] = []
     with pytest.raises(RunError, match="Fold 2 did not finish; see to that and go on with: .* --resume --run"):
-        folds.train(three, noting(trained, lambda run: finish(run) if run.recipe.fold == 1 else 1))
-    assert folds.train(three, noting(trained)) is not None
+        series.train(three, noting(trained, lambda run: finish(run) if run.recipe.fold == 1 else 1))
+    assert series.train(three, noting(trained)) is not None
     assert trained == [1, 2, 2, 3]
 
 
 def test_photos_that_changed_are_refused(three, pets):
     (Path(pets) / "cat" / "0.png").unlink()
-    with pytest.raises(DataError, match="photos has changed since its folds were made"):
-        folds.train(three, finish)
+    with pytest.raises(DataError, match="photos has changed since this cross-validation was made"):
+        series.train(three, finish)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"accuracy": 1.0}'])
 def test_a_report_of_a_fold_that_was_lost_is_asked_for(three, content):
-    folds.train(three, finish)
+    series.train(three, finish)
     (three.run(2).path / "report.json").write_text(content)
     with pytest.raises(RunError, match=r"report.json of .*/fold-2 cannot be read; delete that folder and resume"):
-        folds.train(three, finish)
+        series.train(three, finish)
     shutil.rmtree(three.run(2).path)
     trained: list[int] = []
-    assert folds.train(three, noting(trained))["count"] == 24 and trained == [2]
+    assert series.train(three, noting(trained))["count"] == 24 and trained == [2]
 
 
 def test_what_cannot_work_is_refused_before_a_folder_is_made(pets, tmp_path):
@@ -273,8 +274,8 @@ def test_what_cannot_work_is_refused_before_a_folder_is_made(pets, tmp_path):
 def test_the_folds_are_runs_with_names_of_their_own_and_their_folder_is_none(three, pets):
     other = folds.create(SMALL.replace(folds=3, fold=1), pets, data.load(pets))
     single = runs.create(SMALL, pets, data.load(pets))
-    folds.train(three, finish)
-    folds.train(other, finish)
+    series.train(three, finish)
+    series.train(other, finish)
     made = [run for run in runs.list_runs() if not run.shipped]
     names = {f"{validation.path.name}/fold-{fold}" for validation in (three, other) for fold in (1, 2, 3)}
     assert {run.id for run in made} == names | {single.id} and len(made) == 7
@@ -285,25 +286,27 @@ def test_the_folds_are_runs_with_names_of_their_own_and_their_folder_is_none(thr
 
 
 def test_a_cross_validation_is_found_by_name_and_by_folder(three, pets):
-    assert folds.find(Path(three.path.name)) == folds.find(three.path) == three
-    assert folds.find(runs.create(SMALL, pets, data.load(pets)).path) is None
+    found = [series.find(CrossValidation, Path(name)) for name in (three.path.name, three.path)]
+    assert found == [three, three]
+    assert series.find(CrossValidation, runs.create(SMALL, pets, data.load(pets)).path) is None
 
 
-DAMAGED = [b"", b"[]", b"{}", b"\xff", b'{"recipe": {"lr": "x"}}', b'{"recipe": {}, "data": "x", "fingerprint": ""}']
-DAMAGED += [b"[" * 100_000, b'{"recipe": {"folds": 3, "fold": 1}, "data": 5, "fingerprint": ""}']
+DAMAGED = [b"", b"[]", b"{}", b"\xff", b'{"recipe": {"lr": "x"}}']
+DAMAGED += [b"[" * 100_000, b'{"recipe": {}, "data": "x", "fingerprint": "", "created": 1.0}']
+DAMAGED += [b'{"recipe": {"folds": 3, "fold": 1}, "data": 5, "fingerprint": "", "created": 1.0}']
 
 
 @pytest.mark.parametrize("content", DAMAGED, ids=lambda content: repr(content[:70]))
 def test_a_damaged_folds_json_is_a_sentence_and_its_runs_stay(three, content):
-    folds.train(three, finish)
+    series.train(three, finish)
     (three.path / "folds.json").write_bytes(content)
     with pytest.raises(RunError, match="The folds.json of .* cannot be read; restore the file"):
-        folds.find(three.path)
-    assert len([run for run in runs.list_runs() if run.is_fold]) == 3
+        series.find(CrossValidation, three.path)
+    assert len([run for run in runs.list_runs() if run.is_member]) == 3
 
 
 def test_the_train_page_shows_a_fold(three):
-    folds.train(three, finish)
+    series.train(three, finish)
     app = AppTest.from_file("../app.py", default_timeout=30)
     app.query_params["run"] = three.run(2).id
     app.switch_page("pages/train.py").run()

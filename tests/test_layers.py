@@ -20,6 +20,7 @@ SOURCES = [*PACKAGE.values(), *FRONT.values(), *PROJECT.glob("benchmarks/*.py")]
 
 LIGHT = ["alexnet", *(f"alexnet.{name}" for name in ("errors", "recipes", "runs", "figures", "data", "images"))]
 LIGHT += ["alexnet.downloads", "alexnet.doodles", "alexnet.turns", "alexnet.folds", "alexnet.__main__"]
+LIGHT += ["alexnet.published", "alexnet.schedules", "alexnet.series", "alexnet.sweep"]
 
 # Imports each module in turn and tells which heavy packages were there after it.
 PROBE = """
@@ -66,6 +67,7 @@ def test_what_a_page_needs_before_a_network_imports_nothing_heavy():
 
 def test_networks_need_torch_and_none_of_the_other_heavy_packages():
     modules = ["alexnet.predict", "alexnet.train", "alexnet.evaluate", "alexnet.worker", "alexnet.export"]
+    modules += ["alexnet.interchange"]
     loaded = heavy_after_importing(*modules, "alexnet.saliency")
     assert loaded == {**{name: ["torch"] for name in modules}, "alexnet.saliency": ["torch", "captum"]}
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from alexnet import doodles, runs, saliency
+from alexnet.data import Dataset, Report
 from alexnet.recipes import Recipe
 
 TITLES = {method.title: method for method in saliency.METHODS.values()}
@@ -36,7 +36,7 @@ def trained(untrained_run):
 
 
 def make_run(name: str, classes: tuple[str, ...] = ("cat", "dog"), weights: Path | None = None) -> runs.Run:
-    dataset = SimpleNamespace(name="nothing", fingerprint="", classes=classes, photos=())
+    dataset = Dataset("nothing", Path("nothing"), classes, (), Report(0, 0, (), {}))
     run = runs.create(Recipe(name="small", image_size=67, resize=70), "nothing", dataset, path=runs.runs_dir() / name)
     if weights:
         run.weights.symlink_to(weights)

@@ -15,7 +15,8 @@ from streamlit.testing.v1 import AppTest
 
 import ui
 from alexnet import data, runs, turns
-from alexnet.recipes import RECIPES, Recipe, learning_rate
+from alexnet.recipes import RECIPES, Recipe
+from alexnet.schedules import learning_rate
 
 BASE = RECIPES["first-run"]
 
@@ -180,7 +181,7 @@ def test_every_setting_has_a_widget_with_help():
     for group in ("Optimisation", "Augmentation", "Model", "Data", "Hardware"):
         helps |= {name: widget.help for name, widget in setting_widgets(open_settings(app, group)).items()}
     about = {f.name for f in fields(Recipe) if f.metadata["group"] == "about"}
-    depend = {"plateau_patience", "towers_apart", "processes"}
+    depend = {"plateau_patience", "towers_apart", "processes", "activation", "test_on_rest"}
     assert helps.keys() == set(BASE.to_dict()) - about - depend
     assert all(helps.values())
 
@@ -209,6 +210,59 @@ def started(app):
     """The run that Start makes."""
     button(app, "Start").click().run()
     return runs.find(app.query_params["run"])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_form_of_each_recipe_is_that_recipe(name, pets, monkeypatch):
+    monkeypatch.setattr(runs, "launch", lambda run: None)
+    app, recipe = page(folder=pets), RECIPES[name]
+    app.selectbox(key="recipe").set_value(name).run()
+    assert app.number_input(key=f"{name}-lr").value == recipe.lr
+    for group in ("Augmentation", "Model", "Data", "Optimisation"):
+        assert not open_settings(app, group).exception
+    assert recipe.source in texts(app.caption)
+    if recipe.published:
+        assert f"Published: {recipe.published}" in texts(app.caption)
+    listed = "\n".join(f"- {line}" for line in recipe.deviations.splitlines())
+    assert (listed in texts(app.markdown)) == bool(listed)
+    needs = {"tiny-100": "max_per_class asks for 50", "imagenet": "given_splits"}
+    if name in needs:
+        assert len(app.error) == 1 and needs[name] in texts(app.error)[0]
+    else:
+        assert started(app).recipe == recipe
+
+
+def test_what_a_network_does_not_have_is_not_asked_for(pets, monkeypatch):
+    monkeypatch.setattr(runs, "launch", lambda run: None)
+    app = open_settings(page(folder=pets), "Model")
+    asked = setting_widgets(app).keys()
+    app.selectbox(key="first-run-network").set_value("mlp").run()
+    assert asked - setting_widgets(app).keys() >= {
+        "normalization",
+        "norm_place",
+        "maps",
+        "kernels",
+        "groups",
+        "avgpool",
+    }
+    assert setting_widgets(app).keys() - asked == {"activation"}
+    app.selectbox(key="first-run-activation").set_value("tanh").run()
+    assert not app.error
+    assert started(app).recipe == BASE.replace(network="mlp", normalization="none", activation="tanh")
+
+
+def test_settings_of_crops_and_subsets_show_where_they_mean_something():
+    app = open_settings(page(), "Augmentation")
+    app.selectbox(key="first-run-crop").set_value("patch").run()
+    assert "crop_scale" not in setting_widgets(app)
+    assert "test_on_rest" not in setting_widgets(open_settings(app, "Data"))
+    app.number_input(key="first-run-max_per_class").set_value(5).run()
+    assert "test_on_rest" in setting_widgets(app)
+    app.number_input(key="first-run-resize").set_value(99).run()
+    assert "five_crops" not in setting_widgets(app)
+    app = open_settings(app, "Optimisation")
+    app.selectbox(key="first-run-optimizer").set_value("adam").run()
+    assert "nesterov" not in setting_widgets(app)
 
 
 def test_gpus_are_offered_where_there_are_several(monkeypatch):

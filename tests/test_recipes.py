@@ -1,4 +1,4 @@
-"""Settings: what a form needs of each, what is refused and how, and learning rates known from elsewhere."""
+"""Settings: what a form needs of each, and what is refused and how."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import math
 
 import pytest
 
+from alexnet.__main__ import main
 from alexnet.recipes import (
     RECIPES,
     Recipe,
     RecipeError,
+    changed_settings,
     dropout_of_layers,
-    learning_rate,
+    map_sides,
     parse_setting,
-    reductions_on_plateau,
 )
 
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
@@ -149,55 +150,6 @@ def test_text_that_is_no_value_is_refused_with_the_setting_named(name, text):
     assert caught.value.field == name
 
 
-def test_one_cycle_is_that_of_torch():
-    import torch  # here, as nothing else in this file needs it
-
-    steps, warmup, peak = 501, 0.2, 0.02
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
-    # torch's first phase ends one step early; this share of its steps ends where a fifth of ours does.
-    share = (warmup * (steps - 1) + 1) / steps
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peak, total_steps=steps, pct_start=share, final_div_factor=1e12, anneal_strategy="cos"
-    )
-    recipe = Recipe(schedule="one-cycle", lr=peak, warmup=warmup)
-    ours, theirs = [], []
-    for step in range(steps):
-        ours.append(learning_rate(recipe, step / (steps - 1)))
-        theirs.append(cycle.get_last_lr()[0])
-        optimizer.step()
-        if step < steps - 1:
-            cycle.step()
-    assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
-    assert max(ours) == pytest.approx(peak) and ours[0] == pytest.approx(peak / 25) and ours[-1] == 0
-
-
-@pytest.mark.parametrize(
-    ("schedule", "points"),
-    [
-        ("cosine", {0: 1, 1 / 3: 0.75, 1 / 2: 0.5, 2 / 3: 0.25, 1: 0}),
-        ("step", {0: 1, 0.33: 1, 0.34: 0.1, 0.66: 0.1, 0.67: 0.01, 1: 0.01}),
-        ("constant", {0: 1, 0.5: 1, 1: 1}),
-    ],
-)
-def test_schedules_without_warm_up(schedule, points):
-    recipe = Recipe(schedule=schedule, lr=1.0, warmup=0.0)
-    assert {at: learning_rate(recipe, at) for at in points} == pytest.approx(points)
-
-
-@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "step", "constant"])
-def test_the_warm_up_rises_from_a_25th_to_the_peak(schedule):
-    recipe = Recipe(schedule=schedule, lr=1.0, warmup=0.4)
-    quarter = 0.04 + 0.96 * ((1 - math.cos(math.pi / 4)) / 2 if schedule == "one-cycle" else 0.25)
-    rates = [learning_rate(recipe, progress) for progress in (0, 0.1, 0.2, 0.4)]
-    assert rates == pytest.approx([0.04, quarter, 0.52, 1])
-
-
-def test_after_the_warm_up_the_schedule_fills_the_rest():
-    assert learning_rate(Recipe(schedule="cosine", lr=1.0, warmup=0.4), 0.7) == pytest.approx(0.5)
-    assert learning_rate(Recipe(schedule="step", lr=1.0, warmup=0.4), 0.75) == pytest.approx(0.1)
-    assert learning_rate(Recipe(schedule="constant", lr=1.0, warmup=0.4), 0.7) == 1.0
-
-
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
@@ -241,15 +193,248 @@ def test_dropout_of_a_layer_that_cannot_be(text, said):
         dropout_of_layers(0.4, text)
 
 
-@pytest.mark.parametrize("patience", [0, 1, 3])
-def test_plateaus_are_those_of_pytorch(patience):
+# The settings that each author publishes, as their papers and pages have them.
+PUBLISHED = {
+    "batchnorm-cats-dogs": {
+        "image_size": 227,
+        "maps": "96 256 384 384 256",
+        "kernels": "11 5 3 3 3",
+        "paddings": "2 2 1 1 1",
+        "normalization": "batch",
+        "norm_place": "after_relu",
+        "hidden": "4096 4096",
+        "dropout": 0.5,
+        "single_logit": True,
+        "optimizer": "adam",
+        "weight_decay": 0.008,
+        "schedule": "one-cycle",
+        "lr": 1e-3,
+        "batch_size": 128,
+        "epochs": 30,
+        "flip": True,
+    },
+    "paper-2012": {
+        "image_size": 227,
+        "resize": 256,
+        "crop": "patch",
+        "maps": "96 256 384 384 256",
+        "kernels": "11 5 3 3 3",
+        "normalization": "local_response",
+        "norm_place": "after_relu",
+        "pool": 3,
+        "groups": 2,
+        "hidden": "4096 4096",
+        "dropout": 0.5,
+        "initialization": "paper",
+        "optimizer": "sgd",
+        "nesterov": False,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "batch_size": 128,
+        "lr": 0.01,
+        "schedule": "plateau",
+        "epochs": 90,
+        "flip": True,
+        "pca_colour": 0.1,
+        "five_crops": True,
+        "mirror": True,
+    },
+    "tiny-100": {
+        "normalization": "local_response",
+        "groups": 2,
+        "hidden": "4096 4096",
+        "max_per_class": 50,
+        "val_fraction": 0.1,
+        "test_fraction": 0.1,
+        "test_on_rest": 2000,
+        "epochs": 10,
+    },
+    "keras-dogs-vs-cats": {
+        "paddings": "0 0 0 0 0",
+        "normalization": "batch",
+        "norm_place": "after_pool",
+        "hidden": "4096 4096 1000",
+        "dropout": 0.4,
+        "single_logit": False,
+        "val_fraction": 0.2,
+        "test_fraction": 0.0,
+        "batch_size": 15,
+        "epochs": 20,
+        "rotation": 15.0,
+        "shear": 0.1,
+        "zoom": 0.2,
+        "shift": 0.1,
+        "flip": True,
+    },
+    "three-class": {
+        "image_size": 227,
+        "val_fraction": 0.2,
+        "test_fraction": 0.1,
+        "batch_size": 32,
+        "epochs": 10,
+        "single_logit": False,
+    },
+    "svhn": {
+        "image_size": 224,
+        "rotation": 15.0,
+        "flip": False,
+        "normalization": "batch",
+        "hidden": "128 64",
+        "optimizer": "sgd",
+        "lr": 0.005,
+        "momentum": 0.9,
+        "weight_decay": 0.005,
+        "batch_size": 64,
+        "epochs": 15,
+        "patience": 2,
+        "schedule": "plateau",
+    },
+    "mlp-baseline": {
+        "network": "mlp",
+        "hidden": "128 128 128",
+        "activation": "relu",
+        "optimizer": "adam",
+        "lr": 1e-4,
+    },
+    "imagenet": {
+        "image_size": 227,
+        "crop": "resized",
+        "flip": True,
+        "given_splits": True,
+        "optimizer": "sgd",
+        "schedule": "step",
+    },
+}
+FIGURES = {
+    "batchnorm-cats-dogs": ("82.52 %", "83.14 %", "0.3608"),
+    "paper-2012": ("37.5 %", "17.0 %"),
+    "tiny-100": ("69.12 %", "71.88 %"),
+    "keras-dogs-vs-cats": ("89.95 %",),
+    "three-class": ("90.18 %", "0.3100"),
+    "svhn": ("93.14 %",),
+    "mlp-baseline": ("None",),
+    "imagenet": ("None",),
+}
+OURS = {"cats-dogs", "first-run"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_each_system_has_the_settings_that_its_author_publishes(name):
+    settings = RECIPES[name].to_dict()
+    assert {key: settings[key] for key in PUBLISHED[name]} == PUBLISHED[name]
+
+
+def test_each_system_has_a_source_what_its_author_reports_and_where_it_differs():
+    assert RECIPES.keys() == PUBLISHED.keys() | OURS
+    for name, figures in FIGURES.items():
+        recipe = RECIPES[name]
+        assert all(figure in recipe.published for figure in figures) and recipe.published.endswith(".")
+        deviations = recipe.deviations.splitlines()
+        assert len(deviations) == len(set(deviations)) > 3
+        assert all(line == line.strip() and line.endswith(".") for line in deviations)
+    assert not any(RECIPES[name].published or RECIPES[name].deviations for name in OURS)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_system_has_what_its_author_did_not(name):
+    recipe = RECIPES[name]
+    ours = {"ema": 0, "label_smoothing": 0, "mixup": 0, "cutmix": 0, "erasing": 0, "contrast": 0, "saturation": 0}
+    settings = recipe.to_dict()
+    assert {key: settings[key] for key in ours} == ours
+    assert recipe.warmup == (0.3 if recipe.schedule == "one-cycle" else 0)
+    assert recipe.mirror == recipe.five_crops == (name == "paper-2012")
+    assert recipe.brightness == recipe.blur / 10 == (0.2 if name == "batchnorm-cats-dogs" else 0)
+
+
+def test_one_step_of_the_paper_by_hand():
+    """Its update rule, section 5: v <- 0.9 v - 0.0005 lr w - lr gradient; w <- w + v."""
     torch = pytest.importorskip("torch")
-    losses = [1.0, 0.9, 0.91, 0.89995, 0.9, 0.7, 0.8, 0.8, 0.8, 0.8, 0.69, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience, eps=0)
-    recipe = Recipe(schedule="plateau", plateau_patience=patience, lr=1.0, warmup=0.0)
-    for epoch, loss in enumerate(losses, 1):
-        reference.step(loss)
-        rate = learning_rate(recipe, epoch / 100, reductions_on_plateau(losses[:epoch], patience))
-        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
-    assert rate < 1.0
+    from alexnet.state import make_optimizer
+
+    layer = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(layer.weight, 2.0)
+    optimizer = make_optimizer(layer, RECIPES["paper-2012"])
+    weight, velocity = 2.0, 0.0
+    for gradient in (3.0, -1.0, 0.5):
+        layer.weight.grad, layer.bias.grad = torch.full((1, 1), gradient), torch.zeros(1)
+        optimizer.step()
+        velocity = 0.9 * velocity - 0.0005 * 0.01 * weight - 0.01 * gradient
+        weight += velocity
+        assert layer.weight.item() == pytest.approx(weight, abs=1e-6)
+
+
+# The maps and their sides of each convolution, before and after its pooling; units; all parameters.
+MAPS_2012 = [(96, 55, 27), (256, 27, 13), (384, 13, 13), (384, 13, 13), (256, 13, 6)]
+NETWORKS = {
+    "batchnorm-cats-dogs": (2, [(96, 56, 27), *MAPS_2012[1:]], [4096, 4096, 1], 58_288_193),
+    "paper-2012": (1000, MAPS_2012, [4096, 4096, 1000], 60_965_224),
+    "tiny-100": (2, MAPS_2012, [4096, 4096, 2], 56_876_418),
+    "keras-dogs-vs-cats": (
+        2,
+        [(96, 54, 27), (256, 17, 8), (384, 6, 6), (384, 4, 4), (256, 2, 1)],
+        [4096, 4096, 1000, 2],
+        28_042_234,
+    ),
+    "three-class": (3, MAPS_2012, [4096, 4096, 3], 58_293_635),
+    "svhn": (10, MAPS_2012, [128, 64, 10], 4_938_634),
+    "mlp-baseline": (2, [], [128, 128, 128, 2], 1_757_186),
+    "imagenet": (1000, MAPS_2012, [4096, 4096, 1000], 62_378_344),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_system_has_the_layers_and_the_parameters_of_its_source(name):
+    torch = pytest.importorskip("torch")
+    from alexnet import model
+
+    classes, maps, units, parameters = NETWORKS[name]
+    recipe, found = RECIPES[name], []
+    with torch.device("meta"):
+        network = model.from_recipe(recipe, classes).eval()
+        x = torch.zeros(1, 3, recipe.image_size, recipe.image_size)
+        for layer_name, layer in network.layers():
+            if layer_name.startswith("norm"):  # it keeps the shape
+                continue
+            x = layer(x)
+            if layer_name.startswith("conv"):
+                found.append((x.shape[1], x.shape[2], x.shape[2]))
+            elif layer_name.startswith("pool"):
+                found[-1] = (*found[-1][:2], x.shape[2])
+            elif layer_name.startswith("fc"):
+                found.append(x.shape[1])
+    assert found == maps + units
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    if maps:  # the average changes nothing
+        assert recipe.avgpool == maps[-1][2] == map_sides(recipe)[-1]
+
+
+def test_changed_settings_are_those_that_training_depends_on():
+    recipe = Recipe(name="mine", source="Mine.", epochs=3, flip=False, lr=0.02)
+    assert changed_settings(recipe) == {"flip": False, "epochs": 3}
+    assert Recipe(**changed_settings(RECIPES["svhn"])) == RECIPES["svhn"].replace(
+        name="custom", title="Custom", source="", published="", deviations=""
+    )
+
+
+def test_the_command_lists_the_recipes(capsys):
+    assert main(["recipes", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["recipes"]
+    assert [recipe["name"] for recipe in listed] == list(RECIPES)
+    assert all(set(recipe) == {"name", "title", "source", "published"} for recipe in listed)
+    assert main(["recipes"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n{name}: " in f"\n{printed}" for name in RECIPES)
+    assert f"Published: {RECIPES['svhn'].published}" in printed
+
+
+def test_the_command_tells_all_of_one_recipe(capsys):
+    recipe = RECIPES["svhn"]
+    assert main(["recipes", "svhn", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["settings"] == changed_settings(recipe) and told["deviations"] == recipe.deviations.splitlines()
+    assert main(["recipes", "svhn"]) == 0
+    printed = capsys.readouterr().out
+    assert "    lr = 0.005 (0.02)\n" in printed
+    assert all(f"    - {deviation}\n" in printed for deviation in told["deviations"])
+    assert main(["recipes", "alexnet-2013"]) == 2
+    assert "There is no recipe 'alexnet-2013'; there are cats-dogs, " in capsys.readouterr().err

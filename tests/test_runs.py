@@ -11,16 +11,27 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
 
 from alexnet import runs
+from alexnet.data import DataError, Dataset, Photo, Report
 from alexnet.recipes import Recipe
 from alexnet.runs import Reporter, Run, RunError, Status, Stopped
 
-PETS = SimpleNamespace(name="pets", fingerprint="ab" * 16, photos=range(20), classes=("cat", "dog"))  # of a Dataset
+
+def dataset_of(*classes: str) -> Dataset:
+    """Ten photos of each class that exist by name only."""
+    photos = tuple(
+        Photo(f"{name}/{n}.jpg", label, None, f"{name} {n}", 9, 9)
+        for label, name in enumerate(classes)
+        for n in range(10)
+    )
+    return Dataset("pets", Path("pets"), classes, photos, Report(len(photos), len(photos), (), {}))
+
+
+PETS = dataset_of("cat", "dog")
 
 
 def new_run(recipe: Recipe | None = None, **options) -> Run:
@@ -48,7 +59,7 @@ def test_a_new_run_holds_all_that_training_needs_and_nothing_else():
     config = run.config
     assert run.recipe == Recipe(name="My Recipe!", lr=0.5, image_size=131)
     assert (config["data"], config["classes"], config["parent"]) == ("/photos/pets", ["cat", "dog"], None)
-    assert config["dataset"] == {"name": "pets", "fingerprint": "ab" * 16, "photos": 20}
+    assert config["dataset"] == {"name": "pets", "fingerprint": PETS.fingerprint, "photos": 20}
     assert (config["image_size"], config["mean"], config["std"]) == (131, list(runs.MEAN), list(runs.STD))
     assert config["versions"].keys() == {"torch", "numpy", "pillow"}
     assert not run.shipped and not run.has_weights and run.report() is None
@@ -86,10 +97,26 @@ def test_a_run_that_starts_from_another_knows_it_by_a_name_that_is_good_anywhere
 
 
 def test_one_logit_needs_two_classes():
-    three = SimpleNamespace(**{**vars(PETS), "classes": ("cat", "dog", "fish")})
+    three = dataset_of("cat", "dog", "fish")
     with pytest.raises(RunError, match="single_logit"):
         runs.create(Recipe(single_logit=True), "pets", three)
     assert new_run(Recipe(single_logit=True)).recipe.single_logit
+    assert runs.create(Recipe(single_logit=True, max_classes=2), "pets", three).config["classes"] == ["cat", "dog"]
+
+
+def test_a_run_on_some_of_the_classes_knows_those_and_the_whole_dataset():
+    three = dataset_of("cat", "dog", "fish")
+    config = runs.create(Recipe(max_classes=2, max_per_class=5), "pets", three).config
+    assert config["classes"] == ["cat", "dog"]
+    assert config["dataset"] == {"name": "pets", "fingerprint": three.fingerprint, "photos": 30}
+
+
+@pytest.mark.parametrize("settings", [{"max_classes": 3}, {"max_per_class": 11}, {"given_splits": True}])
+def test_what_a_dataset_does_not_have_is_told_before_there_is_a_folder(settings, tmp_path):
+    with pytest.raises(DataError) as caught:
+        new_run(Recipe(**settings), path=tmp_path / "run")
+    sentence(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_runs_made_at_the_same_moment_get_folders_of_their_own():
@@ -106,11 +133,11 @@ def test_runs_made_at_the_same_moment_get_folders_of_their_own():
 
 CREATE = """
 import sys
-from types import SimpleNamespace
-from alexnet import runs
+from pathlib import Path
+from alexnet import data, runs
 from alexnet.recipes import Recipe
 
-pets = SimpleNamespace(name="pets", fingerprint="ab", photos=range(20), classes=("cat", "dog"))
+pets = data.Dataset("pets", Path("pets"), ("cat", "dog"), (), data.Report(0, 0, (), {}))
 print(flush=True)
 sys.stdin.readline()  # until all are up
 for _ in range(40):

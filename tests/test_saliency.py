@@ -228,6 +228,11 @@ def test_errors_are_one_sentence(linear):
         saliency.attribute(linear, GREY, "saliency", "cat")
 
 
+def test_a_network_without_convolutions_has_no_gradcam(linear):
+    with pytest.raises(saliency.AttributionError, match="^Grad-CAM looks at convolutions, and this network has none;"):
+        saliency.attribute(linear, noise(1), "gradcam", "cat")
+
+
 def test_strength_is_robust_to_one_outlier_and_zero_for_nothing():
     attribution = np.ones((100, 100), np.float32)
     attribution[0, 0] = -1000

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet import runs
+from alexnet import runs, weights
 from alexnet.hardware import Hardware
 from alexnet.recipes import Recipe
 from alexnet.runs import RunError
@@ -98,6 +98,25 @@ def test_start_from_a_run_with_other_classes_leaves_the_last_layer(parent, class
     for name, tensor in made.model.state_dict().items():
         expected = fresh.model if name.startswith("classifier.fc8") else network
         assert torch.equal(tensor, expected.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "output"),
+    [
+        ({"network": "mlp", "normalization": "none", "hidden": "8 8"}, "classifier.fc3."),
+        ({"maps": "8 8 8 8 8", "hidden": "8 8 8"}, "classifier.fc9."),
+    ],
+)
+def test_the_last_layer_is_left_whatever_its_number(settings, output, untrained_run, tmp_path):
+    recipe = SMALL.replace(ema=0.0, **settings)
+    run = runs.Run(tmp_path / "parent")
+    run.path.mkdir()
+    runs.write_json(run.path / "run.json", {**untrained_run[0].config, "recipe": recipe.to_dict()})
+    parent = initial_state(recipe.replace(seed=1), ["cat", "dog"], CPU).model.state_dict()
+    weights.save(run.weights, parent)
+    made = initial_state(recipe.replace(start_from=str(run.path)), ["ant", "bee", "cow"], CPU).model.state_dict()
+    taken = {name for name in parent if torch.equal(made[name], parent[name])}
+    assert {name for name in made if name.startswith(output)} == made.keys() - taken != set()
 
 
 def test_start_from_another_network_or_without_weights_is_refused(parent, tmp_path):

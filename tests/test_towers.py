@@ -12,16 +12,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alexnet.model import AlexNet
+from alexnet.model import AlexNet, Geometry
 from alexnet.towers import TwoTowers, lay_over
 
 CPUS = ("cpu", "cpu")
+FEW_UNITS = Geometry(hidden=(32, 24))  # since these have nearly all of the paper's 60 million weights
 LAYOUTS = [
-    ("batch", "after_relu"),
-    ("batch", "before_relu"),
-    ("local_response", "after_relu"),
-    ("local_response", "before_relu"),
-    ("none", "after_relu"),
+    {"normalization": "batch", "norm_place": "after_relu"},
+    {"normalization": "batch", "norm_place": "before_relu"},
+    {"normalization": "batch", "norm_place": "after_pool"},
+    {"normalization": "local_response", "norm_place": "after_relu"},
+    {"normalization": "local_response", "norm_place": "before_relu"},
+    {"normalization": "none"},
+    {"geometry": Geometry((8, 16, 8, 4, 12), (9, 3, 3, 5, 3), (2, 0, 1, 2, 1), pool=2, avgpool=2, hidden=(16, 12, 10))},
 ]
 
 
@@ -32,18 +35,11 @@ def empty(**settings: object) -> AlexNet:
 
 
 def network(**settings: object) -> AlexNet:
-    """One with weights, and few fully connected units, since these have nearly all of the paper's 60 million.
-
-    What batch norm starts with and has learnt differs from map to map.
-    """
+    """One with weights. What batch norm starts with and has learnt differs from map to map."""
     torch.manual_seed(0)
-    model = empty(**settings)
-    model.classifier.fc6, model.classifier.fc7 = nn.Linear(9216, 32), nn.Linear(32, 24)
-    model.classifier.fc8 = nn.Linear(24, model.classifier.fc8.out_features)
-    for layer in model.features.to_empty(device="cpu"):
-        if isinstance(layer, nn.Conv2d):
-            layer.reset_parameters()
-        elif isinstance(layer, nn.BatchNorm2d):
+    model = AlexNet(**{"num_classes": 3, "groups": 2, "dropout": 0.0, "geometry": FEW_UNITS, **settings})
+    for layer in model.features:
+        if isinstance(layer, nn.BatchNorm2d):
             for tensor in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
                 tensor.uniform_(0.5, 1.5)
             layer.num_batches_tracked.fill_(7)
@@ -58,7 +54,8 @@ def photos(seed: int = 1) -> Tensor:
 def halves(towers: TwoTowers, name: str) -> list[nn.Parameter]:
     """Of the parameter that has this name in the network on one device."""
     block, rest = name.split(".", 1)
-    return [towers.get_parameter(f"{block}.{i}.{rest}") for i in range(1 if "fc8" in name else 2)]
+    parameters = dict(towers.named_parameters())
+    return [parameters[half] for i in range(2) if (half := f"{block}.{i}.{rest}") in parameters]
 
 
 def assert_same_state(one: nn.Module, other: nn.Module) -> None:
@@ -70,9 +67,9 @@ def assert_same_state(one: nn.Module, other: nn.Module) -> None:
 # ------------------------------------------------------------------------------------------------------- the function
 
 
-@pytest.mark.parametrize(("normalization", "norm_place"), LAYOUTS)
-def test_a_training_step_is_that_of_the_network_on_one_device(normalization, norm_place):
-    one = network(normalization=normalization, norm_place=norm_place)
+@pytest.mark.parametrize("settings", LAYOUTS)
+def test_a_training_step_is_that_of_the_network_on_one_device(settings):
+    one = network(**settings)
     two, labels = lay_over(one, CPUS), torch.tensor([0, 1, 2, 0])
     logits = one(photos()), two(photos())
     torch.testing.assert_close(logits[1], logits[0])
@@ -86,10 +83,10 @@ def test_a_training_step_is_that_of_the_network_on_one_device(normalization, nor
         torch.testing.assert_close(statistics[name], buffer)
 
 
-@pytest.mark.parametrize(("normalization", "norm_place"), LAYOUTS)
+@pytest.mark.parametrize("settings", LAYOUTS)
 @torch.inference_mode()
-def test_evaluation_is_that_of_the_network_on_one_device(normalization, norm_place):
-    one = network(normalization=normalization, norm_place=norm_place).eval()
+def test_evaluation_is_that_of_the_network_on_one_device(settings):
+    one = network(**settings).eval()
     torch.testing.assert_close(lay_over(one, CPUS)(photos()), one(photos()))
 
 

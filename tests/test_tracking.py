@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from alexnet import runs
+from alexnet.data import Dataset, Report
 from alexnet.recipes import Recipe
 from alexnet.runs import Reporter, Run, Status
 from alexnet.tracking import _flat, _summary
@@ -17,7 +18,7 @@ from alexnet.tracking import _flat, _summary
 
 def finished_run(folder) -> Run:
     recipe = Recipe(wandb="offline", epochs=1)
-    pets = SimpleNamespace(name="pets", fingerprint="", photos=(), classes=("cat", "dog"))  # of a Dataset
+    pets = Dataset("pets", Path("pets"), ("cat", "dog"), (), Report(0, 0, (), {}))
     runs.create(recipe, "pets", pets, path=folder)
     best = {"epoch": 1, "accuracy": 0.75, "loss": 0.5}
     reporter = Reporter(Run(folder), Status(state="finished", epochs=1, best=best))

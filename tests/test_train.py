@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -17,11 +18,15 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from alexnet import calibration, card, data, doodles, inputs, runs, train
+from alexnet.__main__ import main
+from alexnet.augment import EvalTransform
 from alexnet.distributed import ALONE
+from alexnet.evaluate import evaluate, score
 from alexnet.hardware import choose_device, choose_hardware
 from alexnet.predict import class_logits, load_classifier
-from alexnet.recipes import Recipe, learning_rate
+from alexnet.recipes import Recipe
 from alexnet.runs import Reporter, Run, Status
+from alexnet.schedules import learning_rate
 from alexnet.worker import work
 
 SMALL = Recipe(
@@ -179,6 +184,46 @@ def test_a_dataset_that_changed_is_refused(photos, tmp_path, monkeypatch):
     runs.write_json(run.path / "run.json", config)
     assert work(run) == 1
     assert "has changed since this run was made" in run.status().message
+
+
+def test_a_run_on_a_part_of_the_photos_sees_no_others(photo_folder, capsys):
+    folder = photo_folder([f"{name}/{n}.png" for name in ("ant", "cat", "dog") for n in range(12)])
+    recipe = SMALL.replace(epochs=1, max_classes=2, max_per_class=8, test_on_rest=6, maps="8 8 8 8 8", hidden="16")
+    run = runs.create(recipe, str(folder), data.load(str(folder)))
+    assert work(run) == 0, run.status().message
+    report = run.report()
+    assert report["classes"] == ["ant", "cat"] and report["split"] == "test"
+    counts = {name: sum(classes.values()) for name, classes in report["splits"].items()}
+    assert sum(counts.values()) == 22 and report["count"] == counts["test"] >= 8
+    tested = [line.split(",")[0] for line in (run.path / "predictions.csv").read_text().splitlines()[1:]]
+    assert sorted(tested) == sorted(p.path for p in data.split_of(data.load(str(folder)), recipe, "test"))
+    command = ["evaluate", "--data", str(folder), "--run", str(run.path), "--split"]
+    capsys.readouterr()
+    assert main([*command, "test", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["count"], again["confusion"]) == (report["count"], report["confusion"])
+    assert main([*command, "all"]) == 1
+    assert "The photos have a class dog, and this run knows only ant, cat." in capsys.readouterr().err
+
+
+def test_a_run_is_validated_on_the_centre_and_tested_on_all_views(photo_folder):
+    folder = str(photo_folder([f"{name}/{n}.png" for name in ("cat", "dog") for n in range(24)]))
+    one_view = SMALL.replace(resize=72, epochs=1, maps="8 8 8 8 8", hidden="16 16")
+    moves = {"crop": "patch", "rotation": 15.0, "shear": 5.0, "zoom": 0.2, "shift": 0.1, "blur": 1.0}
+    for recipe in (one_view, one_view.replace(squash=True), one_view.replace(squash=True, five_crops=True, **moves)):
+        run = runs.create(recipe, folder, data.load(folder))
+        loaded = train.load_photos(run, Reporter(run, Status()))
+        transform = EvalTransform(72, 67, squash=recipe.squash)
+        expected = transform.batch([loaded.dataset.open(photo) for photo in loaded.val])
+        assert torch.equal(torch.from_numpy(loaded.val_images[:]), expected)
+    assert work(run) == 0, run.status().message
+    ten = load_classifier(run)
+    single = dataclasses.replace(ten, transform=transform, mirror=False)
+    logits = [evaluate(each, loaded.dataset, loaded.test).logits for each in (ten, single)]
+    assert run.report()["loss"] == pytest.approx(
+        score(logits[0], torch.tensor([p.label for p in loaded.test]), "cd")["loss"]
+    )
+    assert not torch.allclose(*logits, atol=1e-5)
 
 
 def test_compiled(finished, photos, tmp_path, monkeypatch):

@@ -196,6 +196,15 @@ def test_what_is_not_a_large_matrix_is_kept_in_16_bits_or_as_it_is():
         assert torch.equal(back[name], exact)
 
 
+@pytest.mark.parametrize(("rank", "factored"), [(3, True), (4, False), (192, False)])
+def test_a_matrix_of_too_few_rows_for_the_rank_is_kept_in_16_bits(rank, factored):
+    matrix = torch.randn(4, 1_000_000, generator=torch.Generator().manual_seed(0))
+    compressed = weights.compress({"w": matrix}, rank)
+    assert weights.is_factored(matrix, rank) == factored == ("w" not in compressed)
+    if not factored:
+        assert torch.equal(compressed["w"], matrix.half())
+
+
 def test_compressed_weights_load_into_the_full_network(tmp_path, matrix, small):
     model = nn.Sequential(nn.Linear(COLUMNS, ROWS))
     path = tmp_path / "weights.safetensors"

@@ -10,8 +10,9 @@ from ui.maps import MapSettings, attribution, choose_map, choose_no_map, show_ma
 from ui.networks import Edition, answer, classifier, edition
 from ui.page import ROUTED, duration, guard, kept, numbers, plain, plain_errors
 from ui.photos import Photo, upload_photos
-from ui.progress import part_of, progress_on_demand
-from ui.settings import entered, fill_form, setting
+from ui.progress import part_of, progress_on_demand, stop_button
+from ui.settings import applies, entered, entered_settings, fill_form, setting
+from ui.sweeps import choose_how, find_member, list_jobs, watch_series
 
 __all__ = [
     "FOLDER",
@@ -21,7 +22,9 @@ __all__ = [
     "Photo",
     "about",
     "answer",
+    "applies",
     "attribution",
+    "choose_how",
     "choose_map",
     "choose_no_map",
     "choose_photos",
@@ -30,10 +33,13 @@ __all__ = [
     "duration",
     "edition",
     "entered",
+    "entered_settings",
     "fill_form",
+    "find_member",
     "forget_dataset",
     "guard",
     "kept",
+    "list_jobs",
     "live_chart",
     "numbers",
     "part_of",
@@ -43,5 +49,7 @@ __all__ = [
     "setting",
     "show_map",
     "show_photo",
+    "stop_button",
     "upload_photos",
+    "watch_series",
 ]

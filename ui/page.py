@@ -23,7 +23,10 @@ SETTING_LABELS = {
     "pca_colour": "PCA colour", "erasing": "Random erasing", "cutmix": "CutMix", "normalization": "Normalisation",
     "norm_place": "Place of normalisation", "groups": "Groups (towers)", "towers_apart": "Towers on two devices",
     "val_fraction": "Validation fraction", "val_pattern": "Validation pattern", "cache": "Keep decoded photos",
-    "processes": "GPUs", "wandb": "Weights & Biases",
+    "processes": "GPUs", "wandb": "Weights & Biases", "maps": "Feature maps", "kernels": "Kernel sides",
+    "paddings": "Padding", "pool": "Pooling window", "avgpool": "Side of the averaged maps", "hidden": "Hidden units",
+    "initialization": "Random start", "nesterov": "Nesterov momentum", "given_splits": "Insist on given splits",
+    "max_classes": "Classes at most", "max_per_class": "Photos per class", "test_on_rest": "Test on the rest",
 }  # fmt: skip
 
 

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from alexnet import data
+from ui.page import plain_errors
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
+
+    from alexnet.runs import Job
 
 
 @contextlib.contextmanager
@@ -49,6 +52,17 @@ def progress_on_demand(place: DeltaGenerator, cancel: Callable[[], None]) -> Ite
                 return stack.enter_context(progress_bar(cancel))
 
         yield lambda what, done, total: outside.run(lambda: bar()(what, done, total))
+
+
+def stop_button(job: Job, label: str, stopping: str, icon: str) -> None:
+    """A button that asks the process of a run, or of several, to stop; `stopping` is its label from then on."""
+    asked = (job.path / "stop").exists()
+    st.button(stopping if asked else label, icon=icon, disabled=asked, on_click=_stop, args=[job])
+
+
+def _stop(job: Job) -> None:
+    with plain_errors():
+        job.request_stop()
 
 
 def part_of(progress: Callable[[str, float, int], None], what: str, number: int, total: int) -> Callable[[float], None]:

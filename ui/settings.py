@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import streamlit as st
@@ -16,8 +17,33 @@ from ui.page import kept, label_of
 
 VALUE_LABELS = {
     "": "Random weights", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "local_response": "local response",
-    "after_relu": "after ReLU", "before_relu": "before ReLU", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU",
+    "after_relu": "after ReLU", "before_relu": "before ReLU", "after_pool": "after pooling", "cpu": "CPU",
+    "cuda": "NVIDIA GPU", "mps": "Apple GPU", "alexnet": "AlexNet", "mlp": "fully connected (MLP)", "relu": "ReLU",
+    "pytorch": "PyTorch's", "paper": "the paper's", "resized": "random size and shape", "patch": "patch of one size",
 }  # fmt: skip
+
+Value = Callable[[str], Any]  # what is entered for the setting of this name
+
+
+def _of_alexnet(value: Value) -> bool:
+    return value("network") == "alexnet"
+
+
+# Settings that mean something only beside certain values of others, or where there are several GPUs.
+APPLIES: dict[str, Callable[[Value], bool]] = {
+    **dict.fromkeys(("normalization", "maps", "kernels", "paddings", "pool", "avgpool", "initialization"), _of_alexnet),
+    **dict.fromkeys(("groups", "dropout_by_layer", "single_logit", "freeze_features"), _of_alexnet),
+    "activation": lambda value: value("network") == "mlp",
+    "norm_place": lambda value: _of_alexnet(value) and value("normalization") != "none",
+    "towers_apart": lambda value: _of_alexnet(value) and value("groups") == 2,
+    "five_crops": lambda value: value("resize") > value("image_size"),
+    "test_on_rest": lambda value: value("max_per_class") > 0,
+    "crop_scale": lambda value: value("crop") == "resized",
+    "nesterov": lambda value: value("optimizer") == "sgd",
+    "plateau_patience": lambda value: value("schedule") == "plateau",
+    "processes": lambda value: value("processes") > 1 or len(runs.gpus()) > 1,
+}
+MEANS_NOTHING = {**{name: getattr(Recipe(), name) for name in APPLIES}, "normalization": "none"}
 
 
 def setting(recipe: Recipe, name: str) -> Any:
@@ -41,6 +67,16 @@ def entered(recipe: Recipe, name: str) -> Any:
     """The value that the widget of `setting` has, or would have if it were drawn."""
     key = f"{recipe.name}-{name}"
     return st.session_state.get(key, st.session_state.get("kept", {}).get(key, getattr(recipe, name)))
+
+
+def applies(recipe: Recipe, name: str) -> bool:
+    """Whether a setting means anything beside what is entered for the others."""
+    return name not in APPLIES or APPLIES[name](functools.partial(entered, recipe))
+
+
+def entered_settings(recipe: Recipe, names: Iterable[str]) -> dict[str, Any]:
+    """What is entered for these settings; those that mean nothing are as if they were not there."""
+    return {name: entered(recipe, name) if applies(recipe, name) else MEANS_NOTHING[name] for name in names}
 
 
 def _found_here(name: str, value: Any) -> Sequence[Any] | None:

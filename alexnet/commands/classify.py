@@ -9,6 +9,8 @@ from typing import Any
 
 from alexnet.commands import RUN_HELP, UsageError, chosen_run, show_progress
 
+MOST_TOLD = 5  # classes whose probability is told in words, the likeliest
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     classify = commands.add_parser("classify", help="say what is on photos")
@@ -38,7 +40,7 @@ def _classify(options: argparse.Namespace) -> int:
 def _in_words(answer: dict[str, Any]) -> str:
     from alexnet.familiarity import neither
 
-    ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
+    ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:MOST_TOLD]
     percentages = ", ".join(f"{name} {p:.1%}" for name, p in ordered)
     if answer["label"] is not None:
         return percentages

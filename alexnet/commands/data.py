@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     report.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     report.set_defaults(command=_report)
     download = actions.add_parser("download", help="fetch a public dataset")
-    download.add_argument("name", choices=("dogs-vs-cats", "oxford-pets"))
+    download.add_argument("name", choices=("dogs-vs-cats", "oxford-pets", "svhn"))
     download.set_defaults(command=_download)
 
 

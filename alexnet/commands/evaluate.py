@@ -48,9 +48,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(json.dumps({"run": run.id, "split": options.split, **metrics}, ensure_ascii=False))
         return 0
     low, high = interval(metrics["accuracy"], metrics["count"])
+    top = f"top-5 accuracy {metrics['top5']:.2%}, " if "top5" in metrics else ""
     print(
         f"{run.id} on {len(photos):,} photos: accuracy {metrics['accuracy']:.2%} "
-        f"(95 % interval {low:.2%} to {high:.2%}), loss {metrics['loss']:.4f}"
+        f"(95 % interval {low:.2%} to {high:.2%}), {top}loss {metrics['loss']:.4f}"
     )
     print_confusion(metrics)
     print(f"  calibration error (ECE): {metrics['ece']:.2%}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,30 +21,44 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser("train", help="train a run, or go on with one")
-    train.add_argument("--data", help=DATA_HELP)
-    train.add_argument("--recipe", choices=RECIPES, default="cats-dogs", help="the settings to start from")
-    # The second name is for torchrun, which takes --run for its own --run-path.
-    train.add_argument(
-        "--run", "--run-dir", type=Path, metavar="DIR", help="the run folder; a new one under runs/ by default"
-    )
-    train.add_argument("--resume", action="store_true", help="go on with the run in --run from its last checkpoint")
+    add_options(train)
     train.add_argument(
         "--folds",
         dest="set_folds",
         metavar="K",
         help="cross-validate: K runs, each tested on another part of the photos",
     )
-    settings = train.add_argument_group("settings of the recipe")
+    train.set_defaults(command=_train)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What it takes to make a run or several: photos, a recipe, a folder, and each setting as an option."""
+    parser.add_argument("--data", help=DATA_HELP)
+    parser.add_argument("--recipe", choices=RECIPES, default="cats-dogs", help="the settings to start from")
+    # The second name is for torchrun, which takes --run for its own --run-path.
+    parser.add_argument(
+        "--run", "--run-dir", type=Path, metavar="DIR", help="the run folder; a new one under runs/ by default"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --run from its last checkpoint")
+    settings = parser.add_argument_group("settings of the recipe")
     for f in fields(Recipe):
         if f.metadata["group"] != "about":
             flag, text = "--" + f.name.replace("_", "-"), f.metadata["help"].replace("%", "%%")
             settings.add_argument(flag, dest=f"set_{f.name}", metavar="VALUE", help=text)
-    train.set_defaults(command=_train)
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the options of `add_options` change.
+
+    Raises:
+        RecipeError: a text is no value of its setting.
+    """
+    texts = {name[4:]: text for name, text in vars(options).items() if name.startswith("set_") and text is not None}
+    return {name: parse_setting(name, text) for name, text in texts.items()}
 
 
 def _train(options: argparse.Namespace) -> int:
-    texts = {name[4:]: text for name, text in vars(options).items() if name.startswith("set_") and text is not None}
-    given = {name: parse_setting(name, text) for name, text in texts.items()}
+    given = given_settings(options)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         if given.get("folds"):
             raise UsageError(
@@ -51,37 +66,37 @@ def _train(options: argparse.Namespace) -> int:
             )
         return _train_in_group(options, given)
     validation = _cross_validation(options, given)
-    return _work(_run_to_train(options, given)) if validation is None else _cross_validate(validation)
+    return work(_run_to_train(options, given)) if validation is None else _cross_validate(validation)
 
 
-def _work(run: runs.Run) -> int:
+def work(run: runs.Run) -> int:
     """Train a run in this process, or in several others; returns the exit status."""
     if run.recipe.processes > 1:
-        return subprocess.call(runs.trainer(run))
-    from alexnet.worker import work
+        return subprocess.call(runs.trainer(run), stdout=sys.stdout)  # which a caller may have redirected
+    from alexnet import worker
 
-    return work(run)
+    return worker.work(run)
 
 
 def _cross_validation(options: argparse.Namespace, given: dict[str, Any]) -> folds.CrossValidation | None:
     """The cross-validation that is asked for, made if it is new; None where that is a single run."""
-    from alexnet import folds
+    from alexnet import folds, series
 
-    if options.resume and options.run and (validation := folds.find(options.run)):
-        _check_unchanged(validation.recipe, given)
+    if options.resume and options.run and (validation := series.find(folds.CrossValidation, options.run)):
+        check_unchanged(validation.recipe, given)
         return validation
     if not given.get("folds") or (options.resume and (options.run is None or (options.run / "run.json").exists())):
         return None
     recipe = RECIPES[options.recipe].replace(**given, fold=1)
-    return folds.create(recipe, *_load(options), path=options.run)
+    return folds.create(recipe, *load(options), path=options.run)
 
 
 def _cross_validate(validation: folds.CrossValidation) -> int:
-    from alexnet import folds
+    from alexnet import series
 
-    report = folds.train(validation, _work, show_progress)
+    report = series.train(validation, work, show_progress)
     if report is None:
-        print(f"Stopped; go on with: python -m alexnet train --resume --run {validation.path}")
+        print(f"Stopped; go on with: {validation.resume_command}")
         return 0
     accuracy, loss = (report[name] for name in ("accuracy", "loss"))
     print(f"{validation.path.name}: mean and standard deviation over {len(report['folds'])} folds")
@@ -130,11 +145,12 @@ def _run_to_resume(folder: Path, given: dict[str, Any]) -> runs.Run:
     run = runs.find(folder)
     if run.status().state == "finished":
         raise runs.RunError(f"{run.id} is finished; start a new run to train on.")
-    _check_unchanged(run.recipe, given)
+    check_unchanged(run.recipe, given)
     return run
 
 
-def _check_unchanged(recipe: Recipe, given: dict[str, Any]) -> None:
+def check_unchanged(recipe: Recipe, given: dict[str, Any]) -> None:
+    """Raises `UsageError` where the settings that are `given` are not those of a run that goes on."""
     settings = recipe.to_dict()
     for name, value in given.items():
         if settings[name] != value:
@@ -143,10 +159,10 @@ def _check_unchanged(recipe: Recipe, given: dict[str, Any]) -> None:
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     recipe = RECIPES[options.recipe].replace(**given)
-    return runs.create(recipe, *_load(options), path=options.run)
+    return runs.create(recipe, *load(options), path=options.run)
 
 
-def _load(options: argparse.Namespace) -> tuple[str, data.Dataset]:
+def load(options: argparse.Namespace) -> tuple[str, data.Dataset]:
     """The dataset to train on, and the name under which it is found from anywhere."""
     from alexnet import data
 
