@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -187,7 +188,7 @@ class LocalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(N, C, H, W)` to the same shape and type; computed in float32. C is a multiple of the groups."""
         wide = x.float()
-        with torch.autocast(x.device.type, enabled=False):
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             # A 1x1 convolution adds up maps far faster than the 3-d average pooling of nn.LocalResponseNorm.
             sums = F.conv2d(wide.square(), self._window(wide), groups=self.groups)
         root = (self.K + self.ALPHA * sums).rsqrt()
