@@ -8,11 +8,23 @@ from __future__ import annotations
 import argparse
 import sys
 
-from alexnet.commands import UsageError, classify, data, evaluate, export, import_, recipes, submit, sweep, train
+from alexnet.commands import (
+    UsageError,
+    classify,
+    data,
+    evaluate,
+    explain_score,
+    export,
+    import_,
+    recipes,
+    submit,
+    sweep,
+    train,
+)
 from alexnet.errors import LabError
 from alexnet.recipes import RecipeError
 
-COMMANDS = (train, sweep, recipes, classify, evaluate, submit, data, export, import_)
+COMMANDS = (train, sweep, recipes, classify, explain_score, evaluate, submit, data, export, import_)
 
 
 def main(arguments: list[str] | None = None) -> int:

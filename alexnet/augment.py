@@ -64,13 +64,16 @@ class EvalTransform:
         corners = [(0, 0), (far, 0), (0, far), (far, far)] if self.five_crops else []
         return [(far // 2, far // 2), *corners]
 
-    def crop_photo(self, photo: Image.Image) -> Image.Image:
-        """What the network is shown of an upright RGB photo, in one view or several, as a `side` x `side` picture."""
+    def crop_photo(self, photo: Image.Image, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
+        """What the network is shown of an upright RGB photo, in one view or several, as a `side` x `side` picture.
+
+        A mask takes the resampling `NEAREST`.
+        """
         whole = photo.size if self.squash else (min(photo.size), min(photo.size))
         width, height = (length * self.side / self.resize for length in whole)
         left, top = (photo.width - width) / 2, (photo.height - height) / 2
         box = (left, top, left + width, top + height)
-        return photo.resize((self.side, self.side), Image.Resampling.BILINEAR, box=box)
+        return photo.resize((self.side, self.side), resampling, box=box)
 
     def centre(self, square: Image.Image) -> Image.Image:
         """The view of the centre, `crop` x `crop`, in what `crop_photo` returned."""

@@ -223,3 +223,50 @@ def _styled(figure: go.Figure) -> go.Figure:
         hovermode="x unified",
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
     )
+
+
+def exchange_curve(own: Sequence[float], chance: Sequence[float], what: str, target: str) -> go.Figure:
+    """The probability of a class while pixels are exchanged in a map's order, beside the same in a random order.
+
+    Args:
+        own: the probability, 0 to 1, after equal steps from no pixel to all of them.
+        chance: the same in a random order.
+        what: becomes of the pixels, such as `removed`.
+        target: the class.
+    """
+    figure = go.Figure()
+    for name, curve, color, width in (
+        ("In the map's order", own, VALIDATION, 2.5),
+        ("In random order", chance, TRAINING, 2),
+    ):
+        steps = [(step / (len(curve) - 1), probability) for step, probability in enumerate(curve)]
+        figure.add_trace(_line(name, steps, color=color, width=width, hover="%{y:.1%}"))
+    figure.data[1].line.dash = "dot"
+    figure.update_xaxes(title_text=f"Pixels {what}", range=[0, 1.01], dtick=0.25, tickformat=".0%", fixedrange=True)
+    figure.update_yaxes(title_text=f"Probability of {target}", range=[-0.02, 1.02], tickformat=".0%", fixedrange=True)
+    return _styled(figure).update_layout(modebar_remove=["toImage"], margin_r=24)  # room for the last label
+
+
+def rank_correlations(layers: Sequence[str], correlations: Sequence[float], limit: float) -> go.Figure:
+    """How alike a map and those of networks with ever more random layers are, as bars from the top layer down.
+
+    Args:
+        layers: the layer that became random at each stage.
+        correlations: Spearman's rank correlation of the maps, -1 to 1.
+        limit: from which on a map counts as hardly changed; it gets a line.
+    """
+    bars = go.Bar(
+        x=list(layers),
+        y=[round(value, 3) for value in correlations],
+        marker={"color": VALIDATION, "line": {"width": 0}},
+        width=0.6,
+        hovertemplate="%{y:.2f}",
+        name="Rank correlation",
+    )
+    figure = go.Figure(bars)
+    figure.add_hline(limit, line={"color": TRAINING, "width": 1, "dash": "dot"})
+    figure.add_hline(0, line={"color": TRAINING, "width": 1})
+    figure.update_xaxes(title_text="Random from the last layer down to", type="category", fixedrange=True)
+    low = min(-0.05, *(value - 0.05 for value in correlations))
+    figure.update_yaxes(title_text="Rank correlation", range=[low, 1.02], tickformat="~g", fixedrange=True)
+    return _styled(figure).update_layout(modebar_remove=["toImage"], showlegend=False)

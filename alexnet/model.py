@@ -6,8 +6,9 @@ activation once and unchanged.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -282,11 +283,12 @@ class Layer:
     kind: str
     shape: tuple[int, ...]
     parameters: int
+    multiply_adds: int
 
 
 @torch.inference_mode()
 def layer_table(model: AlexNet | MLP, image_size: int = 227) -> list[Layer]:
-    """The layers in order with the shape of what each puts out for one photo of `image_size` px.
+    """The layers in order with the shape of what each puts out for one photo of `image_size` px, and what it costs.
 
     Networks without values, on the device `meta`, will do.
     """
@@ -295,7 +297,19 @@ def layer_table(model: AlexNet | MLP, image_size: int = 227) -> list[Layer]:
     x, rows = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device), []
     for name, layer in model.layers():
         x = layer(x)
-        count = sum(p.numel() for p in layer.parameters())
-        rows.append(Layer(name, type(layer).__name__, tuple(x.shape[1:]), count))
+        shape, parameters = tuple(x.shape[1:]), sum(p.numel() for p in layer.parameters())
+        rows.append(Layer(name, type(layer).__name__, shape, parameters, multiply_adds(layer, shape)))
     model.train(was_training)
     return rows
+
+
+def multiply_adds(layer: nn.Module, shape: Sequence[int]) -> int:
+    """Multiplications, each with its addition, by which `layer` makes its output of `shape` (without the batch).
+
+    As the field counts them: those of convolutions and fully connected layers; biases, normalisation, pooling and ReLUs
+    are left out.
+    """
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        places = math.prod(shape[1:])  # 1 for a fully connected layer
+        return places * layer.weight.numel()
+    return 0

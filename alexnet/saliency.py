@@ -1,36 +1,55 @@
-"""Saliency maps: which parts of a photo speak for a class, by Captum, and how such an attribution is drawn.
+"""Attributions: which parts of a photo speak for a class, by Captum. `maps` draws them.
 
-The sole importer of captum. An attribution is a float32 array (S, S) in the pixels of what the network was given. Its
-unit is that of the class's logit, before the softmax. Captum's hooks sit on the model itself, and hooks of two
-threads at once corrupt each other's results without an error; so every attribution holds the classifier's lock.
+The sole importer of captum. An attribution is a float32 array (S, S) in the pixels of what the network was given. It
+explains the class's logit, before the softmax. Captum's hooks sit on the model itself, and hooks of two threads at
+once corrupt each other's results without an error; so every attribution holds the classifier's lock.
 """
 
 from __future__ import annotations
 
-import itertools
+import copy
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion, Saliency
+import torch
+from captum.attr import (
+    DeepLift,
+    GuidedBackprop,
+    GuidedGradCam,
+    InputXGradient,
+    IntegratedGradients,
+    LayerAttribution,
+    LayerGradCam,
+    NoiseTunnel,
+    Occlusion,
+    Saliency,
+)
 from PIL import Image
 from torch import Tensor, nn
 
 from alexnet.errors import LabError
+from alexnet.predict import class_logits
 
 if TYPE_CHECKING:
     from alexnet.predict import Classifier
 
-Forward = Callable[[Tensor], Tensor]
 Progress = Callable[[float], None]
 
 BASELINE = 0.0  # in normalised space: the mean colour of photos, a flat grey
 STEPS = 50  # points on the path of Integrated Gradients; the paper finds 20 to 300 enough
 STEPS_AT_ONCE = 5
+SAMPLES = 50  # noisy copies for SmoothGrad; the paper sees little gain beyond
+SAMPLES_AT_ONCE = 5
+NOISE = 0.15  # of the photo's range; the paper finds 10 to 20 % best
 WINDOWS_AT_ONCE = 8
 ROUNDING = 1e-4  # a logit that moves by less when a patch is hidden has moved by the rounding of float32
+
+# Captum says at each call that it sets hooks and will remove them.
+warnings.filterwarnings("ignore", r"Setting (forward, )?backward hooks", module=r"captum\.")
 
 
 class AttributionError(LabError, ValueError):
@@ -41,17 +60,29 @@ class AttributionError(LabError, ValueError):
 class Method:
     """A way to attribute a logit to pixels.
 
-    `sentence` says what a person sees in the map. A `signed` attribution is positive where the photo speaks for the
-    class and negative where it speaks against it; the others are 0 or more. A `slow` one takes seconds on a CPU.
+    `sentence` says what a person sees in the map, `warning` why it may mislead. A `signed` attribution is positive
+    where the photo speaks for the class and negative where it speaks against it; the others are 0 or more. A `complete`
+    one adds up to the logit of the photo less that of a flat grey. A `layered` one looks at a convolution that can be
+    chosen. A `slow` one takes seconds on a CPU.
     """
 
     name: str
     title: str
     sentence: str
     paper: str
-    signed: bool
-    slow: bool
+    cost: str
+    signed: bool = False
+    complete: bool = False
+    layered: bool = False
+    slow: bool = False
+    warning: str = ""
 
+
+ONE_PASS = "one forward and one backward pass"
+FAILS_RANDOMISATION = (
+    "Shows the edges of the photo more than what the network learned: with random weights the map hardly changes "
+    "(Adebayo et al. 2018, arXiv 1810.03292)."
+)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -59,32 +90,76 @@ METHODS: dict[str, Method] = {
         Method(
             "gradcam",
             "Grad-CAM",
-            "Regions whose features in the last convolution speak for the class: coarse, and the easiest to read.",
+            "Regions whose features in a convolution, by default the last, speak for the class: coarse, and the easiest to read.",
             "Selvaraju et al. 2017, arXiv 1610.02391, section 3",
-            signed=False,
-            slow=False,
+            ONE_PASS,
+            layered=True,
         ),
         Method(
             "saliency",
             "Saliency",
             "Pixels whose smallest change would move the answer most, in either direction.",
             "Simonyan, Vedaldi and Zisserman 2014, arXiv 1312.6034, section 3",
-            signed=False,
-            slow=False,
+            ONE_PASS,
+        ),
+        Method(
+            "smoothgrad",
+            "SmoothGrad",
+            "Saliency averaged over noisy copies of the photo, which leaves what does not hang on single pixels.",
+            "Smilkov et al. 2017, arXiv 1706.03825, section 2.2",
+            f"{SAMPLES} forward and backward passes",
+            slow=True,
+        ),
+        Method(
+            "input-x-gradient",
+            "Input x Gradient",
+            "What each pixel would add to the answer or take from it if the network were as linear as it is at this photo.",
+            "Shrikumar et al. 2016, arXiv 1605.01713; Ancona et al. 2018, arXiv 1711.06104, section 2.2",
+            ONE_PASS,
+            signed=True,
         ),
         Method(
             "integrated-gradients",
             "Integrated Gradients",
             "What each pixel adds to the answer or takes from it, on the way from a flat grey picture to this photo.",
             "Sundararajan, Taly and Yan 2017, arXiv 1703.01365, section 3",
+            f"{STEPS} forward and backward passes",
             signed=True,
+            complete=True,
             slow=True,
+        ),
+        Method(
+            "deeplift",
+            "DeepLIFT",
+            "What each pixel adds to the answer or takes from it, by how far each unit is from its value on a flat grey picture.",
+            "Shrikumar, Greenside and Kundaje 2017, arXiv 1704.02685, section 3.5.2, the rescale rule",
+            "one forward and one backward pass of photo and grey picture together",
+            signed=True,
+            complete=True,
+        ),
+        Method(
+            "guided-backprop",
+            "Guided Backprop",
+            "Pixels that excite units which excite the class; what holds a unit back is left out on the way.",
+            "Springenberg et al. 2015, arXiv 1412.6806, section 3.4",
+            ONE_PASS,
+            warning=FAILS_RANDOMISATION,
+        ),
+        Method(
+            "guided-gradcam",
+            "Guided Grad-CAM",
+            "Guided Backprop where Grad-CAM finds evidence: fine detail within the coarse regions.",
+            "Selvaraju et al. 2017, arXiv 1610.02391, section 3.2",
+            "two forward and two backward passes",
+            layered=True,
+            warning=FAILS_RANDOMISATION,
         ),
         Method(
             "occlusion",
             "Occlusion",
             "What the answer loses or gains when a grey patch hides a part of the photo.",
             "Zeiler and Fergus 2014, arXiv 1311.2901, section 4.2",
+            "one forward pass for each place of the patch, about 200",
             signed=True,
             slow=True,
         ),
@@ -93,7 +168,12 @@ METHODS: dict[str, Method] = {
 
 
 def attribute(
-    classifier: Classifier, photo: Image.Image, method: str, target: str, progress: Progress | None = None
+    classifier: Classifier,
+    photo: Image.Image,
+    method: str,
+    target: str,
+    progress: Progress | None = None,
+    layer: str | None = None,
 ) -> np.ndarray:
     """What in `photo` speaks for the class `target`, as the network of `classifier` sees it.
 
@@ -103,78 +183,242 @@ def attribute(
         method: a name in `METHODS`.
         target: one of `classifier.classes`.
         progress: told the share done, 0 to 1, after each forward pass. What it raises ends the work and is raised here.
+        layer: for a `layered` method, one of `convolutions(classifier.model)`; the last by default.
 
     Returns:
-        float32 (S, S). `saliency`: the largest magnitude among the three colours of the logit's gradient.
-        `integrated-gradients`: the sum over the colours; all of it adds up to the logit of the photo less that of a
-        flat grey. `gradcam`: the rectified map, stretched to the photo. `occlusion`: how far the logit falls when a
-        patch over the pixel turns grey, averaged over the patches that cover it. All zero: nothing was found.
+        float32 (S, S), the same for the same photo.
+        `saliency`: the largest magnitude among the three colours of the logit's gradient; `smoothgrad`: that of the
+        mean gradient; `guided-backprop`: that of the gradient which is cut where it is negative at a ReLU.
+        `input-x-gradient`, `integrated-gradients`, `deeplift`: the sum over the colours.
+        `gradcam`: the rectified map, stretched to the photo; `guided-gradcam`: that times `guided-backprop`.
+        `occlusion`: how far the logit falls when a patch over the pixel turns grey, averaged over the patches that
+        cover it.
+        All zero: nothing was found, or no more than the rounding of the logit.
 
     Raises:
-        AttributionError: there is no such method or class, the method cannot explain this network, or the result is not
-            finite.
+        AttributionError: there is no such method, class or layer, the network does not support the method, or the
+            result is not finite.
     """
     if method not in METHODS:
         raise AttributionError(f"There is no saliency method {method!r}; choose one of {', '.join(METHODS)}.")
     if target not in classifier.classes:
         raise AttributionError(f"This run knows no class {target!r}; choose one of {', '.join(classifier.classes)}.")
+    if reason := unsupported(classifier.model, method):
+        raise AttributionError(reason)
+    place = _place(classifier.model, METHODS[method], layer)
     with classifier.lock:
-        x = classifier.prepare([photo])
-        forward = _reporting(classifier.logits, _forward_passes(method, x.shape[-1]), progress)
-        attribution = _COMPUTE[method](forward, classifier.model, x, classifier.classes.index(target))
+        x = classifier.prepare([photo]).requires_grad_()
+        network = _Network(classifier.model, _forward_passes(method, x.shape[-1]), progress)
+        attribution = _COMPUTE[method](network, x, classifier.classes.index(target), place)
     attribution = attribution.detach().float().cpu().numpy()
     if not np.isfinite(attribution).all():
         raise AttributionError("Nothing found: the map holds numbers that are not finite; try another run's weights.")
-    return attribution
+    return np.zeros_like(attribution) if _is_rounding(attribution, method) else attribution
 
 
-def _saliency(forward: Forward, model: nn.Module, x: Tensor, target: int) -> Tensor:
-    return Saliency(forward).attribute(x.requires_grad_(), target=target)[0].amax(dim=0)
+def _is_rounding(attribution: np.ndarray, method: str) -> bool:
+    """Whether all of it together moves the logit by no more than rounding does."""
+    logits = np.abs(attribution)
+    if method == "guided-gradcam":
+        logits = np.sqrt(logits)  # of a product of two maps
+    return logits.sum() < ROUNDING
 
 
-def _integrated_gradients(forward: Forward, model: nn.Module, x: Tensor, target: int) -> Tensor:
-    explain = IntegratedGradients(forward)
+def unsupported(model: nn.Module, method: str) -> str | None:
+    """Why `method` has nothing true to say about `model`, in a sentence; None where it has."""
+    title = METHODS[method].title
+    if METHODS[method].layered and not convolutions(model):
+        return f"{title} needs a convolution, and this network has none; choose another method."
+    if method == "deeplift":
+        inexact = [type(module).__name__ for module in model.modules() if not _deeplift_is_exact(module)]
+        if inexact:
+            return f"{title} has no rule for {inexact[0]}, so its map would not add up; choose Integrated Gradients."
+    return None
+
+
+def convolutions(model: nn.Module) -> dict[str, nn.Module]:
+    """Where Grad-CAM can look, by the convolutions' names, first to last: the ReLU of each, or itself without one.
+
+    Grad-CAM weighs activations as the network passes them on; before the ReLU a negative one under a negative weight
+    would count as evidence.
+    """
+    places: dict[str, nn.Module] = {}
+    name = ""
+    for path, module in model.features.named_modules():
+        if isinstance(module, nn.Conv2d):
+            name = path.rpartition(".")[2]
+            places[name] = module
+        elif isinstance(module, nn.ReLU) and isinstance(places.get(name), nn.Conv2d):
+            places[name] = module
+    return places
+
+
+def _place(model: nn.Module, method: Method, layer: str | None) -> nn.Module | None:
+    """The module that a `layered` method looks at; None for the others."""
+    if not method.layered:
+        if layer is not None:
+            raise AttributionError(f"{method.title} looks at no single layer; leave the layer out.")
+        return None
+    places = convolutions(model)
+    if layer is None:
+        return list(places.values())[-1]
+    if layer not in places:
+        raise AttributionError(f"This network has no convolution {layer!r}; choose one of {', '.join(places)}.")
+    return places[layer]
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """What a `complete` attribution adds up to, and what it should: both in logits."""
+
+    total: float
+    difference: float  # the logit of the photo less that of a flat grey
+
+    @property
+    def error(self) -> float:
+        """By how many logits the attribution misses its mark."""
+        return self.total - self.difference
+
+    @property
+    def relative(self) -> float:
+        """The magnitude of the error as a share of the difference; infinite where that is zero and the error is not."""
+        if self.difference:
+            return abs(self.error / self.difference)
+        return math.inf if self.error else 0.0
+
+
+def completeness(classifier: Classifier, photo: Image.Image, target: str, attribution: np.ndarray) -> Completeness:
+    """How well an attribution of `photo` for `target` adds up (Sundararajan et al. 2017, proposition 1)."""
+    with classifier.lock, torch.inference_mode():
+        x = classifier.prepare([photo])
+        logits = class_logits(classifier.model(torch.cat([x, torch.full_like(x, BASELINE)])))
+    of_photo, of_grey = logits[:, classifier.classes.index(target)].tolist()
+    return Completeness(float(attribution.sum(dtype=np.float64)), of_photo - of_grey)
+
+
+class _Network(nn.Module):
+    """A network as Captum needs it: a module with a logit for each class. After each pass it reports the share done."""
+
+    def __init__(self, model: nn.Module, passes: int, progress: Progress | None) -> None:
+        super().__init__()
+        self.model, self.passes, self.progress = model, passes, progress
+        self.done = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = class_logits(self.model(x))
+        self.done += 1
+        if self.progress is not None:
+            self.progress(min(1.0, self.done / self.passes))
+        return logits
+
+
+def _saliency(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
+    return Saliency(network).attribute(x, target=target)[0].amax(dim=0)
+
+
+def _smoothgrad(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
+    samples = {"nt_samples": SAMPLES, "nt_samples_batch_size": SAMPLES_AT_ONCE}
+    spread = NOISE * (x.max() - x.min()).item()
+    tunnel = _SeededNoise(Saliency(network))
+    return tunnel.attribute(x, stdevs=spread, target=target, abs=False, **samples)[0].abs().amax(dim=0)
+
+
+class _SeededNoise(NoiseTunnel):
+    """A noise tunnel that is the same each time; Captum's own draws from the generator that all threads share."""
+
+    def __init__(self, method: Saliency) -> None:
+        super().__init__(method)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def _add_noise_to_input(self, x: Tensor, spread: float, copies: int) -> Tensor:
+        noise = torch.randn((copies, *x.shape[1:]), generator=self.generator)
+        return x + spread * noise.to(x.device)
+
+
+def _input_x_gradient(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
+    return InputXGradient(network).attribute(x, target=target)[0].sum(dim=0)
+
+
+def _integrated_gradients(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
     path = {"baselines": BASELINE, "n_steps": STEPS, "internal_batch_size": STEPS_AT_ONCE}
-    return explain.attribute(x, target=target, **path)[0].sum(dim=0)
+    return IntegratedGradients(network).attribute(x, target=target, **path)[0].sum(dim=0)
 
 
-def _gradcam(forward: Forward, model: nn.Module, x: Tensor, target: int) -> Tensor:
-    maps = LayerGradCam(forward, last_convolution(model.features)).attribute(x, target=target, relu_attributions=True)
+def _deeplift(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
+    network.model = _with_windows_apart(network.model)
+    return DeepLift(network).attribute(x, target=target, baselines=BASELINE)[0].sum(dim=0)
+
+
+def _guided_backprop(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
+    return GuidedBackprop(network).attribute(x, target=target)[0].abs().amax(dim=0)
+
+
+def _gradcam(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
+    maps = LayerGradCam(network, place).attribute(x, target=target, relu_attributions=True)
     return LayerAttribution.interpolate(maps, x.shape[-2:], interpolate_mode="bilinear")[0, 0]
 
 
-def _occlusion(forward: Forward, model: nn.Module, x: Tensor, target: int) -> Tensor:
+def _guided_gradcam(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
+    guided = GuidedGradCam(network, place).attribute(x, target=target, interpolate_mode="bilinear")
+    return guided[0].abs().amax(dim=0)
+
+
+def _occlusion(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
     window, stride = _window(x.shape[-1])
     patches = {"sliding_window_shapes": (x.shape[1], window, window), "strides": (x.shape[1], stride, stride)}
-    fall = Occlusion(forward).attribute(
+    fall = Occlusion(network).attribute(
         x, target=target, baselines=BASELINE, perturbations_per_eval=WINDOWS_AT_ONCE, **patches
     )[0, 0]  # a patch hides all three colours at once, so each has the same share
     return fall.where(fall.abs() >= ROUNDING, 0.0)
 
 
-_COMPUTE: dict[str, Callable[[Forward, nn.Module, Tensor, int], Tensor]] = {
+_COMPUTE: dict[str, Callable[[_Network, Tensor, int, nn.Module | None], Tensor]] = {
     "gradcam": _gradcam,
     "saliency": _saliency,
+    "smoothgrad": _smoothgrad,
+    "input-x-gradient": _input_x_gradient,
     "integrated-gradients": _integrated_gradients,
+    "deeplift": _deeplift,
+    "guided-backprop": _guided_backprop,
+    "guided-gradcam": _guided_gradcam,
     "occlusion": _occlusion,
 }
 
 
-def last_convolution(features: nn.Module) -> nn.Module:
-    """The ReLU after the last convolution, or that convolution where none follows.
+def _deeplift_is_exact(module: nn.Module) -> bool:
+    """Whether the rescale rule, as Captum has it, adds up over this module: in evaluation linear, a ReLU or a maximum."""
+    if isinstance(module, nn.MaxPool2d):
+        return (module.padding, module.dilation, module.ceil_mode) == (0, 1, False)
+    linear = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AdaptiveAvgPool2d, nn.Dropout, nn.Flatten, nn.Identity)
+    return any(module.children()) or isinstance(module, (nn.ReLU, nn.Sequential, *linear))
 
-    Grad-CAM weighs activations as the network passes them on; before the ReLU a negative one under a negative weight
-    would count as evidence.
 
-    Raises:
-        AttributionError: there is no convolution.
+def _with_windows_apart(model: nn.Module) -> nn.Module:
+    """A copy of `model`, with its weights and answers, in which no two windows of a max-pooling overlap.
+
+    Captum's rule for max-pooling keeps one window's share of a pixel that is the maximum of several, so that the
+    attributions do not add up. Here each window first gets a copy of its pixels, which is linear and thus exact.
     """
-    layers = list(features.modules())
-    convolutions = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
-    if not convolutions:
-        raise AttributionError("Grad-CAM looks at convolutions, and this network has none; choose another method.")
-    last = convolutions[-1]
-    return next((layer for layer in layers[last:] if isinstance(layer, nn.ReLU)), layers[last])
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    for parent in list(twin.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.MaxPool2d):
+                apart = _WindowsApart(child.kernel_size, child.stride)
+                setattr(parent, name, nn.Sequential(apart, nn.MaxPool2d(child.kernel_size)))
+    return twin
+
+
+class _WindowsApart(nn.Module):
+    """Lays the windows of a pooling side by side: (N, C, H, W) to (N, C, rows * size, columns * size)."""
+
+    def __init__(self, size: int, stride: int) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x.unfold(2, self.size, self.stride).unfold(3, self.size, self.stride)
+        return windows.transpose(3, 4).flatten(4, 5).flatten(2, 3)
 
 
 def _window(size: int) -> tuple[int, int]:
@@ -187,93 +431,10 @@ def _forward_passes(method: str, size: int) -> int:
     """How often `method` calls the network for a photo of `size` px."""
     if method == "integrated-gradients":
         return math.ceil(STEPS / STEPS_AT_ONCE)
+    if method == "smoothgrad":
+        return math.ceil(SAMPLES / SAMPLES_AT_ONCE)
     if method == "occlusion":
         window, stride = _window(size)
         across = math.ceil((size - window) / stride) + 1
         return 1 + math.ceil(across**2 / WINDOWS_AT_ONCE)
-    return 1
-
-
-def _reporting(forward: Forward, passes: int, progress: Progress | None) -> Forward:
-    """`forward`, which tells `progress` after each call how many of `passes` are done."""
-    if progress is None:
-        return forward
-    done = itertools.count(1)
-
-    def reported(x: Tensor) -> Tensor:
-        logits = forward(x)
-        progress(min(1.0, next(done) / passes))
-        return logits
-
-    return reported
-
-
-@dataclass(frozen=True)
-class Colormap:
-    """A colour table: evenly spaced anchors as `#rrggbb`, from no evidence, or from against where it is `diverging`."""
-
-    name: str
-    title: str
-    diverging: bool
-    anchors: tuple[str, ...]
-
-
-# Told apart with any kind of colour vision. The first three are matplotlib's, the diverging ones ColorBrewer's.
-COLORMAPS: dict[str, Colormap] = {
-    name: Colormap(name, title, diverging, tuple(f"#{anchor}" for anchor in anchors.split()))
-    for name, title, diverging, anchors in (
-        ("inferno", "Inferno", False, "000004 210c4a 57106e 8a226a bc3754 e45a31 f98e09 f9cb35 fcffa4"),
-        ("viridis", "Viridis", False, "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725"),
-        ("cividis", "Cividis", False, "00224e 1a386f 434e6c 61656f 7d7c78 9b9476 bcae6c dec958 fee838"),
-        ("blue-red", "Blue to red", True, "2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b"),
-        ("purple-orange", "Purple to orange", True, "542788 8073ac b2abd2 d8daeb f7f7f7 fee0b6 fdb863 e08214 b35806"),
-    )
-}
-
-
-def strength(attribution: np.ndarray) -> float:
-    """The magnitude that the strongest half per cent of the pixels reach; 0 where nothing was found.
-
-    A single outlying pixel would leave the rest of the map pale. Where fewer pixels than that speak at all, the
-    largest magnitude stands in.
-    """
-    magnitudes = np.abs(attribution)
-    return float(np.quantile(magnitudes, 0.995)) or float(magnitudes.max())
-
-
-def render(
-    attribution: np.ndarray, crop: Image.Image, opacity: float, colormap: str, scale: float | None = None
-) -> Image.Image:
-    """The saliency map over the photo.
-
-    Evidence covers the photo in proportion to the root of its magnitude, so that weak evidence can be seen, and the
-    photo fades to grey beneath it, so that its colours are not taken for those of the map.
-
-    Args:
-        attribution: float (S, S), as `attribute` returns it.
-        crop: what the network was given, S x S px.
-        opacity: 0 shows the photo alone; at 1 the strongest evidence hides it.
-        colormap: a name in `COLORMAPS`. A diverging one has its middle at zero.
-        scale: the magnitude that gets the strongest colour, to compare several maps; by default the `strength` of
-            this one.
-
-    Returns:
-        RGB, S x S px; the photo itself where nothing was found, since the noise of a zero map means nothing.
-    """
-    scale = strength(attribution) if scale is None else scale
-    photo = crop.convert("RGB")
-    if not scale:
-        return photo
-    share = np.clip(attribution / scale, -1, 1)
-    table = COLORMAPS[colormap]
-    colours = _colours(table, (share + 1) / 2 if table.diverging else share)
-    cover = opacity * np.sqrt(np.abs(share))[..., None]
-    beneath = np.asarray(Image.blend(photo, photo.convert("L").convert("RGB"), opacity))
-    return Image.fromarray((beneath * (1 - cover) + colours * cover).round().astype(np.uint8))
-
-
-def _colours(table: Colormap, position: np.ndarray) -> np.ndarray:
-    """RGB (S, S, 3), 0 to 255, at `position` (S, S) in `table`, from 0, its first anchor, to 1, its last."""
-    anchors = np.array([tuple(bytes.fromhex(anchor[1:])) for anchor in table.anchors])
-    at = np.linspace(0, 1, len(anchors))
-    return np.stack([np.interp(position, at, channel) for channel in anchors.T], axis=-1)
+    return 2 if method == "guided-gradcam" else 1

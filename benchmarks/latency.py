@@ -59,7 +59,7 @@ def compare(options: argparse.Namespace) -> Result:
 def _sides(classifier: Classifier, content: bytes) -> dict[tuple[str, str], Side]:
     """What is measured, by thing and side."""
     from alexnet import saliency
-    from benchmarks.notebook import Notebook
+    from benchmarks.notebook import METHODS, Notebook
 
     notebook = Notebook(classifier)
     sides = {
@@ -70,7 +70,7 @@ def _sides(classifier: Classifier, content: bytes) -> dict[tuple[str, str], Side
     def attribute(method: str) -> object:
         return saliency.attribute(classifier, open_photo(content), method, classifier.classes[TARGET])
 
-    for method in saliency.METHODS:
+    for method in METHODS:
         sides[method, "ours"] = Side(partial(attribute, method))
         sides[method, "stock"] = Side(partial(notebook.attribute, content, method, TARGET))
     return sides

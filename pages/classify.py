@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
 import ui
 from alexnet import images, runs
-
-if TYPE_CHECKING:
-    from streamlit.delta_generator import DeltaGenerator
-
-    from alexnet.predict import Classifier, Prediction
-
-    Answered = tuple[bytes, Prediction, Callable[..., object]]  # a photo, what is said of it, and the place of its map
 
 
 def choose_run(usable: list[runs.Run]) -> runs.Run:
@@ -33,58 +23,31 @@ def choose_run(usable: list[runs.Run]) -> runs.Run:
     return st.selectbox("Run", usable, format_func=lambda run: run.id, **keep)
 
 
-def load(run: runs.Run) -> tuple[Classifier, ui.Edition]:
-    """The classifier of `run`; the reason on the page, and nothing more, where there is none."""
+def load(run: runs.Run) -> ui.Network | None:
+    """The classifier of `run` and its edition; the reason on the page where there is none."""
     with ui.plain_errors():
         try:
             edition = ui.edition(run)
             return ui.classifier(*edition), edition
         except OSError:
             st.error(f"The weights of {ui.plain(run.id)} have gone; choose another run.")
-    st.stop()
+    return None
 
 
-def show_answers(photos: list[ui.Photo], classifier: Classifier, edition: ui.Edition) -> list[Answered]:
+def show_answers(photos: list[ui.Photo], network: ui.Network, maps: int) -> list[ui.Case]:
     """What the network says of each photo, or why that photo cannot be used; of many also the count for each label."""
-    summary, answered = st.empty(), []
+    summary, cases = st.empty(), []
     for name, data in photos:
         try:
-            thumbnail, prediction = ui.answer(data, edition, classifier)
-            answered.append((data, prediction, ui.show_photo(name, thumbnail, prediction, len(photos) > 1)))
+            thumbnail, prediction = ui.answer(data, network[1], network[0])
+            places = ui.show_photo(name, thumbnail, prediction, len(photos) > 1, maps)
+            cases.append(ui.Case(data, prediction, *network, places))
         except images.PhotoError as error:
             st.error(f"{ui.plain(name)}: {error}")
     if len(photos) > 1:
-        labels = Counter(prediction.label or familiarity.neither(classifier.classes) for _, prediction, _ in answered)
+        labels = Counter(case.prediction.label or familiarity.neither(network[0].classes) for case in cases)
         summary.markdown(", ".join(f"{ui.plain(label)}: **{count}**" for label, count in labels.most_common()))
-    return answered
-
-
-def draw_maps(
-    answered: list[Answered],
-    settings: ui.MapSettings,
-    classifier: Classifier,
-    edition: ui.Edition,
-    place: DeltaGenerator,
-) -> None:
-    """The saliency map of each photo, with progress in `place`; those that share a scale wait for the last of them."""
-    method, total, waiting = settings.method, len(answered), []
-    with ui.progress_on_demand(place, cancel=ui.choose_no_map) as progress:
-        for number, (data, prediction, show) in enumerate(answered):
-            target = settings.target or prediction.best
-            tell = ui.part_of(progress, f"{method.title}, photo {number + 1} of {total}", number, total)
-            told = tell if method.slow or total > 1 else None
-            try:
-                evidence = ui.attribution(data, edition, method.name, target, classifier, told)
-            except saliency.AttributionError as error:
-                show(prediction.input, caption=ui.plain(str(error)))
-                continue
-            draw = partial(ui.show_map, show, evidence, prediction.input, target, settings)
-            if settings.shared:
-                waiting.append((draw, saliency.strength(evidence)))
-            else:
-                draw(scale=None)
-    for draw, _ in waiting:
-        draw(scale=max(strength for _, strength in waiting))
+    return cases
 
 
 ui.guard()
@@ -105,15 +68,29 @@ with left:
 if not photos:
     st.stop()
 with st.spinner("Loading the network"):
-    from alexnet import familiarity, saliency
+    from alexnet import familiarity
 
-    classifier, edition = load(run)
+    network = load(run)
+if network is None:
+    st.stop()
 
+many = len(photos) > 1
 above, settings_place, below = st.container(), st.container(), st.container()
 with settings_place:
-    settings = ui.choose_map(classifier.classes, many=len(photos) > 1)
+    settings = ui.choose_maps(network[0], many, [other.id for other in usable if other != run])
     progress_place = st.container()
-with below if len(photos) > 1 else above:  # one photo is seen before the settings, a list of them after
-    answered = show_answers(photos, classifier, edition)
-if settings:
-    draw_maps(answered, settings, classifier, edition, progress_place)
+maps = len(settings.methods) if settings else 0
+in_grid = settings and not many and (maps > 1 or settings.rivals)
+with below if many else above:  # one photo is seen before the settings, a list of them after
+    cases = show_answers(photos, network, maps=0 if in_grid else maps)
+if settings and cases:
+    if in_grid:
+        with below:
+            rivals = (load(other) for other in usable if other.id in settings.rivals)
+            networks = [network, *filter(None, rivals)]
+            cases = ui.map_grid(cases[0].data, networks, settings.methods)
+    ui.draw_maps(cases, settings, progress_place)
+if cases and not many:
+    if settings:
+        ui.show_trust(cases[0], settings)
+    ui.show_eraser(cases[0].prediction, network[0])

@@ -191,7 +191,33 @@ def test_stop_a_run(page, app):
     assert page.get_by_role("button", name="Resume").count() == 1
 
 
-@pytest.mark.parametrize("path", ["", "/classify", "/train"])
+def test_a_photo_is_followed_into_a_layer_a_unit_and_a_place_and_a_reload_finds_it_again(page, app):
+    page.goto(f"{app}/architecture?photo=dog-12")
+    page.get_by_role("button", name="conv2, puts out 256 × 27 × 27").click()
+    page.wait_for_url("**layer=conv2*")
+    settled(page)
+    tile = page.locator(".sheet button").nth(2)
+    number = tile.inner_text().strip()
+    tile.click()
+    page.wait_for_url(f"**unit={number}*")
+    map_ = page.get_by_role("application")
+    box = map_.bounding_box()
+    map_.click(position={"x": box["width"] * 10.5 / 27, "y": box["height"] * 4.5 / 27})
+    page.get_by_role("heading", name=f"conv2, map {number}, row 4, column 10: ").wait_for()
+    map_.press("ArrowRight")
+    heading = page.get_by_role("heading", name=f"conv2, map {number}, row 4, column 11: ")
+    said = heading.inner_text()
+    assert "photo=dog-12" in page.url
+    page.reload()
+    heading.wait_for()
+    assert heading.inner_text() == said
+    assert page.get_by_text(f"The network itself put out {said.split(': ')[1].replace('-', '−')}.").count() == 1
+    page.get_by_role("tab", name="Filters").click()
+    page.locator(".sheet button").nth(7).click()
+    page.get_by_role("heading", name="conv1, map 7, row ").wait_for()
+
+
+@pytest.mark.parametrize("path", ["", "/classify", "/train", "/architecture"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_the_screen(chromium, app, path, width):
     context = chromium.new_context(viewport={"width": width, "height": 800})
@@ -202,3 +228,35 @@ def test_pages_fit_the_screen(chromium, app, path, width):
     settled(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
     context.close()
+
+
+def erased(page) -> str:
+    """What the picture that is left says of itself, once the page has settled."""
+    settled(page)
+    return page.get_by_text("% erased").inner_text().split()[-2]
+
+
+def test_painting_over_the_photo_moves_the_probabilities(page, app):
+    page.goto(f"{app}/classify?example=dog-12&method=Saliency&erase=true")
+    canvas = page.get_by_role("application")
+    canvas.wait_for()
+    page.get_by_text("% erased").wait_for()
+    assert erased(page) == "0%" and page.get_by_text(" points").count() == 0
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2, steps=8)
+    page.mouse.up()
+    page.get_by_text(" points").first.wait_for()
+    stroke = 0.8 * 0.16 + 3.14 * 0.08**2  # a line of 0.8 with round ends, 0.16 wide
+    assert abs(float(erased(page).rstrip("%")) / 100 - stroke) < 0.02
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text(" points").first.wait_for(state="detached")
+    assert erased(page) == "0%"
+
+    canvas.focus()  # the same without a mouse
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Space")
+    page.get_by_text("2% erased").wait_for()
+    page.keyboard.press("Delete")
+    page.get_by_text("0% erased").wait_for()

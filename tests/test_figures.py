@@ -175,3 +175,21 @@ def test_every_colour_stands_out_from_the_page(theme):
     for color in (figures.CAT, figures.DOG, figures.TRAINING, figures.VALIDATION, *figures.OTHER_CLASSES):
         low, high = sorted((page, luminance(color)))
         assert (high + 0.05) / (low + 0.05) >= 3, color
+
+
+def test_an_exchange_curve_spans_all_pixels_and_lies_beside_chance():
+    figure = figures.exchange_curve([0.9, 0.4, 0.1], [0.9, 0.8, 0.1], "removed", "cat")
+    own, chance = figure.data
+    assert list(own.x) == list(chance.x) == [0, 0.5, 1]
+    assert list(own.y) == [0.9, 0.4, 0.1] and list(chance.y) == [0.9, 0.8, 0.1]
+    assert chance.line.dash == "dot" and own.line.dash is None
+    assert figure.layout.xaxis.title.text == "Pixels removed"
+    assert figure.layout.yaxis.title.text == "Probability of cat"
+
+
+def test_rank_correlations_keep_the_order_of_the_stages_and_show_negative_ones():
+    figure = figures.rank_correlations(["fc8", "conv1"], [0.9, -0.4], limit=0.5)
+    (bars,) = figure.data
+    assert list(bars.x) == ["fc8", "conv1"] and list(bars.y) == [0.9, -0.4]
+    assert figure.layout.yaxis.range[0] < -0.4 and figure.layout.yaxis.range[1] > 1
+    assert {shape.y0 for shape in figure.layout.shapes} == {0, 0.5}

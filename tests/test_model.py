@@ -172,6 +172,30 @@ def test_the_recipe_knows_the_sides_of_the_maps(settings):
     assert map_sides(recipe) == tuple(rows[name].shape[-1] for name in last)
 
 
+# By hand, at 227 px: places x maps x side of the kernel squared x maps that a map sees; a fully connected layer has as
+# many as it has weights. Two groups halve what conv2, conv4 and conv5 see.
+MULTIPLY_ADDS = {
+    "conv1": 55 * 55 * 96 * 11 * 11 * 3,  # 105,415,200
+    "conv2": 27 * 27 * 256 * 5 * 5 * 96,
+    "conv3": 13 * 13 * 384 * 3 * 3 * 256,
+    "conv4": 13 * 13 * 384 * 3 * 3 * 384,
+    "conv5": 13 * 13 * 256 * 3 * 3 * 384,
+    "fc6": 6 * 6 * 256 * 4096,
+    "fc7": 4096 * 4096,
+    "fc8": 4096 * 1000,
+}
+
+
+@pytest.mark.parametrize(("groups", "total"), [(1, 1_135_256_096), (2, 724_406_816)])
+def test_multiply_adds_at_227_px(groups, total):
+    with torch.device("meta"):
+        table = layer_table(AlexNet(normalization="local_response", groups=groups))
+    expected = dict.fromkeys((layer.name for layer in table), 0) | MULTIPLY_ADDS
+    expected |= {name: MULTIPLY_ADDS[name] // groups for name in ("conv2", "conv4", "conv5")}
+    assert {layer.name: layer.multiply_adds for layer in table} == expected
+    assert sum(layer.multiply_adds for layer in table) == total
+
+
 @pytest.mark.parametrize("side", [67, 131, 256])
 def test_other_image_sizes_reach_the_classifier(side):
     model = AlexNet(num_classes=3).eval()

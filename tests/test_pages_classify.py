@@ -248,21 +248,21 @@ def test_every_method_can_be_reached_by_a_link_and_has_colours_of_its_own(traine
     app = page(png("cat", 1), method=title, run="untrained")
     method = TITLES[title]
     assert asked == [method.name] and captions(app)[2].startswith("Evidence for")
-    colors = app.selectbox(key=f"colors-{method.signed}").value
-    assert saliency.COLORMAPS[colors].diverging == method.signed
-    assert any(method.paper in caption.value for caption in app.caption)
+    assert app.selectbox(key=f"colors-{method.signed}").value == ("classes" if method.signed else "inferno")
+    assert any(method.paper in caption.value and method.cost in caption.value for caption in app.caption)
+    assert bool(method.warning) == any("1810.03292" in caption.value for caption in app.caption)
 
 
 def test_the_target_class_can_be_chosen(trained):
     app = page(png("cat", 1), method="Saliency")
     for target in ("cat", "dog"):
-        app.selectbox(key="target").set_value(target).run()
+        app.button_group(key="target").set_value(target).run()
         assert captions(app)[2] == f"Evidence for {target}"
 
 
 def test_a_target_that_the_next_run_does_not_know_is_forgotten(trained):
     app = page(png("cat", 1), run="untrained", method="Saliency")
-    app.selectbox(key="target").set_value("dog").run()
+    app.button_group(key="target").set_value("dog").run()
     make_run("others", ("cow", "hen"), trained.weights)
     app.run()
     app.selectbox(key="run").set_value(runs.find("others")).run()
@@ -271,7 +271,7 @@ def test_a_target_that_the_next_run_does_not_know_is_forgotten(trained):
 
 def test_without_a_method_there_is_no_map(trained):
     app = page(png("cat", 1))
-    app.button_group(key="method").set_value(None).run()
+    app.button_group(key="method").set_value([]).run()
     assert not app.exception and len(captions(app)) == 2 and len(verdicts(app)) == 1
 
 
@@ -285,7 +285,7 @@ def test_what_was_computed_is_not_computed_again(trained, monkeypatch):
     app.toggle(key="shared").set_value(True).run()
     page(png("dog", 41), png("cat", 40), method="Saliency")
     assert len(computed) == 2
-    app.selectbox(key="target").set_value("dog").run()
+    app.button_group(key="target").set_value("dog").run()
     assert 2 <= len(computed) <= 4 and not app.exception
 
 
@@ -295,6 +295,85 @@ def test_one_scale_for_all_changes_only_the_weaker_map(trained):
     app.toggle(key="shared").set_value(True).run()
     shared = [image.value for image in app.get("image")]
     assert sum(a != b for a, b in zip(own, shared, strict=True)) == 1
+
+
+def test_several_methods_for_one_photo_are_a_grid_with_a_warning_where_one_misleads(trained):
+    app = page(png("cat", 1), method=["Saliency", "Guided Backprop"], run="untrained")
+    label = headline(verdicts(app)[0])
+    assert captions(app)[2:] == [f"**Saliency**: Evidence for {label}", f"**Guided Backprop**: Evidence for {label}"]
+    warnings = [caption.value for caption in app.caption if "⚠️" in caption.value]
+    assert len(warnings) == 1 and warnings[0].startswith("⚠️ Guided Backprop: Shows the edges")
+    app.button_group(key="method").set_value(["saliency"]).run()
+    assert captions(app)[2:] == [f"Evidence for {label}"]
+
+
+def test_several_methods_for_several_photos(trained):
+    app = page(png("cat", 1), png("dog", 2), method=["Saliency", "Input x Gradient"])
+    said = captions(app)
+    assert len(said) == 4 and [c.split("**")[1] for c in said] == ["Saliency", "Input x Gradient"] * 2
+
+
+def test_runs_are_compared_on_one_photo_and_one_that_lacks_the_class_says_so(trained):
+    make_run("others", ("cow", "hen"), trained.weights)
+    app = page(png("cat", 1), method="Saliency", run="untrained", compare="others")
+    rows = [m.value for m in app.markdown if m.value.startswith("**")]
+    assert rows[0].startswith("**untrained**: ") and rows[1].startswith(("**others**: cow", "**others**: hen"))
+    assert captions(app)[2].startswith("Evidence for") and captions(app)[3] in ("Evidence for cow", "Evidence for hen")
+    app.button_group(key="target").set_value("cat").run()
+    assert captions(app)[2:] == ["Evidence for cat", "This run knows no class 'cat'; choose one of cow, hen."]
+    app.selectbox(key="run").set_value(runs.find("others")).run()
+    assert not app.exception and len(captions(app)) == 3 and app.multiselect(key="compare").options == ["untrained"]
+    app.selectbox(key="run").set_value(runs.find("untrained")).run()
+    app.multiselect(key="compare").set_value([]).run()
+    assert captions(app)[2:] == ["Evidence for cat"]
+
+
+def test_grad_cam_can_look_at_another_layer(trained, monkeypatch):
+    asked, attribute = [], saliency.attribute
+    monkeypatch.setattr(saliency, "attribute", lambda *args: asked.append(args[5]) or attribute(*args))
+    app = page(png("cat", 60))
+    for layer in ("conv3", "conv5"):
+        app.button_group(key="gradcam-layer").set_value(layer).run()
+    assert asked == [None, "conv3"] and not app.exception
+    app.button_group(key="method").set_value(["saliency"]).run()
+    assert asked == [None, "conv3", None]
+    assert not [group for group in app.button_group if group.key == "gradcam-layer"]
+
+
+def test_a_signed_map_can_be_seen_in_three_ways_and_three_layouts(trained, monkeypatch):
+    attribution = np.full((67, 67), -1, np.float32)
+    attribution[:9] = 2
+    monkeypatch.setattr(saliency, "attribute", lambda *args: attribution)
+    app = page(png("cat", 1), method="Occlusion")
+    app.button_group(key="target").set_value("cat").run()
+    pictures = {}
+    for view, caption in (
+        ("signed", "for cat and for dog"),
+        ("absolute", "for or against cat"),
+        ("positive", "for cat"),
+    ):
+        app.button_group(key="view").set_value(view).run()
+        assert captions(app)[2] == f"Evidence {caption}"
+        for layout in ("overlay", "alone", "mask"):
+            app.button_group(key="layout").set_value(layout).run()
+            pictures[view, layout] = str(app.get("image")[2].value)
+        app.button_group(key="layout").set_value("overlay").run()
+    assert len(set(pictures.values())) == 8  # a mask is the same by strength and for and against
+    assert not app.exception
+
+
+def test_only_what_speaks_against_the_class_is_no_evidence_for_it(trained, monkeypatch):
+    monkeypatch.setattr(saliency, "attribute", lambda *args: np.full((67, 67), -1, np.float32))
+    app = page(png("cat", 1), method="Occlusion")
+    app.button_group(key="view").set_value("positive").run()
+    assert captions(app)[2].startswith("Nothing found that speaks for")
+
+
+def test_integrated_gradients_say_how_well_they_add_up(trained, monkeypatch):
+    monkeypatch.setattr(saliency, "attribute", lambda *args: np.full((67, 67), 1.1 / 67**2, np.float32))
+    monkeypatch.setattr(saliency, "completeness", lambda *args: saliency.Completeness(float(args[3].sum()), 1.0))
+    app = page(png("cat", 1), method="Integrated Gradients")
+    assert captions(app)[2].endswith("; sums to 1.100 of 1.000 logits (10.0% off)")
 
 
 def test_a_network_that_looks_at_nothing_finds_nothing(untrained_run):

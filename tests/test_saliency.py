@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from alexnet import saliency
+from alexnet.model import AlexNet
+
+# Captum says so at each call; pytest undoes the filter that saliency sets.
+pytestmark = pytest.mark.filterwarnings("ignore:Setting (forward, )?backward hooks")
 
 SIZE = 16
 GREY = Image.new("RGB", (SIZE, SIZE), (128, 128, 128))
@@ -44,6 +49,23 @@ class TinyClassifier:
 
     def logits(self, x: Tensor) -> Tensor:
         return self.model(x)
+
+
+class AlexNetClassifier(TinyClassifier):
+    """AlexNet on the smallest photos that it takes, with weights under which the photo reaches the logits."""
+
+    def __init__(self, **settings: object) -> None:
+        torch.manual_seed(3)
+        super().__init__(AlexNet(2, **settings))
+        for module in self.model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.weight.mul_(6**0.5)  # from PyTorch's spread to that of He et al. 2015
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 2)
+
+    def prepare(self, photos: list[Image.Image]) -> Tensor:
+        return nn.functional.interpolate(super().prepare(photos), (67, 67))
 
 
 def noise(seed: int) -> Image.Image:
@@ -128,12 +150,157 @@ def test_gradcam_of_two_channels_by_hand():
 
 
 @pytest.mark.parametrize("norm_place", ["after_relu", "before_relu"])
-def test_gradcam_looks_at_the_last_rectified_convolution(norm_place):
-    from alexnet.model import AlexNet
+def test_gradcam_can_look_at_each_rectified_convolution(norm_place):
+    with torch.device("meta"):
+        model = AlexNet(2, norm_place=norm_place)
+    places = saliency.convolutions(model)
+    assert places == {f"conv{n}": getattr(model.features, f"relu{n}") for n in range(1, 6)}
+    model.features = model.features[:1]
+    assert saliency.convolutions(model) == {"conv1": model.features.conv1}
 
-    features = AlexNet(2, norm_place=norm_place).features
-    assert saliency.last_convolution(features) is features.relu5
-    assert saliency.last_convolution(features[:1]) is features.conv1
+
+@pytest.mark.parametrize("layer", ["0", "3"])
+def test_gradcam_of_each_layer_agrees_with_autograd(convolutional, layer):
+    """Section 3: each map weighed by its mean gradient, the sum of them rectified and stretched."""
+    features, rest = convolutional.model.features[: int(layer) + 2], convolutional.model.features[int(layer) + 2 :]
+    maps = features(convolutional.prepare([noise(1)])).requires_grad_()
+    (gradient,) = torch.autograd.grad(convolutional.model.head(rest(maps).flatten(1))[0, 1], maps)
+    cam = (gradient.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True).relu()
+    expected = nn.functional.interpolate(cam, (SIZE, SIZE), mode="bilinear")[0, 0].detach().numpy()
+    found = saliency.attribute(convolutional, noise(1), "gradcam", "dog", layer=layer)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.any()
+
+
+def test_without_a_choice_gradcam_looks_at_the_last_layer(convolutional):
+    first, last, default = (
+        saliency.attribute(convolutional, noise(2), "gradcam", "cat", layer=layer) for layer in ("0", "3", None)
+    )
+    np.testing.assert_array_equal(default, last)
+    assert not np.allclose(first, last)
+
+
+def noise_of_smoothgrad(x: Tensor) -> Tensor:
+    """(SAMPLES, 3, S, S), as the method draws it: some at once, from a generator of its own."""
+    generator, at_once = torch.Generator().manual_seed(0), saliency.SAMPLES_AT_ONCE
+    draws = [torch.randn((at_once, *x.shape[1:]), generator=generator) for _ in range(saliency.SAMPLES // at_once)]
+    return torch.cat(draws) * 0.15 * (x.max() - x.min())
+
+
+def test_smoothgrad_is_the_mean_gradient_at_the_same_noise(convolutional):
+    x = convolutional.prepare([noise(1)])
+    noisy = (x + noise_of_smoothgrad(x)).requires_grad_()
+    (gradients,) = torch.autograd.grad(convolutional.logits(noisy)[:, 1].sum(), noisy)
+    found = saliency.attribute(convolutional, noise(1), "smoothgrad", "dog")
+    np.testing.assert_allclose(found, gradients.mean(dim=0).abs().amax(dim=0).numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_smoothgrad_is_the_same_each_time_and_draws_nothing_from_the_shared_generator(convolutional):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = saliency.attribute(convolutional, noise(1), "smoothgrad", "dog")
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(saliency.attribute(convolutional, noise(1), "smoothgrad", "dog"), first)
+
+
+def test_input_x_gradient_agrees_with_autograd(convolutional):
+    x = convolutional.prepare([noise(1)]).requires_grad_()
+    (gradient,) = torch.autograd.grad(convolutional.logits(x)[0, 0], x)
+    found = saliency.attribute(convolutional, noise(1), "input-x-gradient", "cat")
+    np.testing.assert_allclose(found, (x * gradient)[0].sum(dim=0).detach().numpy(), atol=1e-6)
+
+
+def test_guided_backprop_through_two_relus_by_hand():
+    """Only evidence that adds up all the way counts: blue holds a unit back, the other unit speaks against the cat."""
+    first, second = nn.Conv2d(3, 2, 1, bias=False), nn.Conv2d(2, 2, 1, bias=False)
+    head = nn.Linear(2 * SIZE * SIZE, 2, bias=False)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]).reshape(2, 3, 1, 1))  # red, blue
+        second.weight.copy_(torch.tensor([[1.0, -1.0], [1.0, 1.0]]).reshape(2, 2, 1, 1))  # red - blue, red + blue
+        head.weight[0].copy_(torch.cat([torch.full((SIZE * SIZE,), 0.5), torch.full((SIZE * SIZE,), -0.25)]))
+        head.weight[1].zero_()
+    classifier = TinyClassifier(Network(nn.Sequential(first, nn.ReLU(), second, nn.ReLU()), head))
+    red, _, blue = classifier.prepare([noise(1)])[0].numpy()
+    expected = 0.5 * ((red > 0) & (red > blue))
+    np.testing.assert_allclose(saliency.attribute(classifier, noise(1), "guided-backprop", "cat"), expected)
+    plain = saliency.attribute(classifier, noise(1), "saliency", "cat")
+    assert not np.allclose(plain, expected)
+
+
+@pytest.mark.parametrize("layer", ["0", "3", None])
+def test_guided_gradcam_is_the_product_of_both(convolutional, layer):
+    guided = saliency.attribute(convolutional, noise(1), "guided-backprop", "cat")
+    cam = saliency.attribute(convolutional, noise(1), "gradcam", "cat", layer=layer)
+    found = saliency.attribute(convolutional, noise(1), "guided-gradcam", "cat", layer=layer)
+    np.testing.assert_allclose(found, guided * cam, atol=1e-9)
+    assert found.any()
+
+
+def test_deeplift_rescales_a_relu_by_hand():
+    """A unit relu(w x + b) gives its inputs all that it gained over relu(b), its value on the grey picture."""
+    conv, head = nn.Conv2d(3, 1, 1), nn.Linear(SIZE * SIZE, 2)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([0.5, -1.0, 2.0]).reshape(1, 3, 1, 1))
+        conv.bias.fill_(0.3)
+    classifier = TinyClassifier(Network(nn.Sequential(conv, nn.ReLU()), head))
+    red, green, blue = classifier.prepare([noise(1)])[0].numpy()
+    gained = np.maximum(0.5 * red - green + 2 * blue + 0.3, 0) - 0.3
+    expected = head.weight[1].detach().numpy().reshape(SIZE, SIZE) * gained
+    np.testing.assert_allclose(saliency.attribute(classifier, noise(1), "deeplift", "dog"), expected, atol=1e-6)
+
+
+def test_deeplift_credits_a_pixel_with_all_windows_of_which_it_is_the_maximum():
+    """Pixel (4, 4) is the brightest of four overlapping windows; Captum alone would count one of them."""
+    head = nn.Linear(3 * 7 * 7, 2, bias=False)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[0].view(3, 7, 7)[0, 1:3, 1:3] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    classifier = TinyClassifier(Network(nn.MaxPool2d(3, stride=2), head))
+    photo = Image.new("RGB", (SIZE, SIZE))
+    photo.putpixel((4, 4), (255, 255, 255))  # 1 in a field of -1; the grey picture is 0
+    expected = np.zeros((SIZE, SIZE))
+    expected[4, 4] = 1 + 2 + 3 + 4
+    np.testing.assert_allclose(saliency.attribute(classifier, photo, "deeplift", "cat"), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm_place", ["after_relu", "before_relu"])
+def test_deeplift_is_complete_on_alexnet_with_batch_norm(norm_place):
+    classifier = AlexNetClassifier(norm_place=norm_place)
+    attribution = saliency.attribute(classifier, noise(1), "deeplift", "dog")
+    sums = saliency.completeness(classifier, noise(1), "dog", attribution)
+    assert abs(sums.difference) > 0.01 and sums.relative < 1e-3
+
+
+def test_deeplift_is_left_out_where_it_would_not_add_up():
+    classifier = AlexNetClassifier(normalization="local_response")
+    with pytest.raises(saliency.AttributionError, match="DeepLIFT has no rule for LocalResponseNorm"):
+        saliency.attribute(classifier, noise(1), "deeplift", "dog")
+    padded = Network(nn.MaxPool2d(3, stride=2, padding=1), nn.Linear(3 * 8 * 8, 2))
+    assert "no rule for MaxPool2d" in saliency.unsupported(padded, "deeplift")
+
+
+def test_completeness_by_hand(linear):
+    x = linear.prepare([noise(2)])[0].numpy()
+    attribution = saliency.attribute(linear, noise(2), "integrated-gradients", "cat")
+    sums = saliency.completeness(linear, noise(2), "cat", attribution)
+    assert sums.difference == pytest.approx((weights_of(linear, 0) * x).sum(), abs=1e-5)
+    assert sums.error == pytest.approx(0, abs=1e-5)
+    half = saliency.completeness(linear, noise(2), "cat", attribution / 2)
+    assert half.relative == pytest.approx(0.5, abs=1e-3) and half.error == pytest.approx(-sums.difference / 2, abs=1e-4)
+    assert saliency.Completeness(0.0, 0.0).relative == 0 and saliency.Completeness(1.0, 0.0).relative == np.inf
+
+
+def test_what_speaks_for_one_of_two_classes_of_a_single_logit_speaks_against_the_other(convolutional):
+    convolutional.model.head = nn.Linear(2 * 6 * 6, 1)
+    cat, dog = (saliency.attribute(convolutional, noise(1), "input-x-gradient", name) for name in ("cat", "dog"))
+    assert cat.any()
+    np.testing.assert_allclose(cat, -dog, atol=1e-7)
+
+
+def no_hooks(model: nn.Module) -> bool:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return not any(getattr(module, kind) for module in model.modules() for kind in kinds)
 
 
 @pytest.mark.parametrize("method", saliency.METHODS)
@@ -145,22 +312,24 @@ def test_every_method_returns_float32_of_the_input_size_and_leaves_no_trace(conv
     assert attribution.any() and (saliency.METHODS[method].signed or attribution.min() >= 0)
     assert not model.training
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
-    assert all(not m._forward_hooks and not m._backward_hooks for m in model.modules())
+    assert no_hooks(model)
+    assert all(not isinstance(value, Tensor) for m in model.modules() for value in vars(m).values())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("weight", [0.0, 1e-12])
 @pytest.mark.parametrize("method", saliency.METHODS)
-def test_a_constant_network_gives_an_all_zero_map(method):
+def test_a_network_that_is_constant_but_for_rounding_gives_an_all_zero_map(method, weight):
     features = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.ReLU())
     head = nn.Linear(2 * SIZE * SIZE, 2)
-    nn.init.zeros_(head.weight)
+    nn.init.constant_(head.weight, weight)
     classifier = TinyClassifier(Network(features, head))
     assert not saliency.attribute(classifier, noise(6), method, "cat").any()
 
 
-def test_two_threads_get_what_one_would(convolutional):
+@pytest.mark.parametrize("hooking", ["gradcam", "guided-backprop", "guided-gradcam", "deeplift"])
+def test_two_threads_get_what_one_would(convolutional, hooking):
     """One waits inside its forward pass, where Captum's hooks are in place, for as long as the other would need."""
-    jobs = [(method, target) for method in saliency.METHODS for target in ("cat", "dog")]
 
     def work(job: tuple[str, str], wait: threading.Barrier | None = None) -> np.ndarray:
         def meet(_: float) -> None:
@@ -170,8 +339,8 @@ def test_two_threads_get_what_one_would(convolutional):
 
         return saliency.attribute(convolutional, noise(6), *job, meet)
 
-    for job in jobs:
-        pair = (("gradcam", "cat"), job)  # Grad-CAM hooks the model itself
+    for method in saliency.METHODS:
+        pair = ((hooking, "cat"), (method, "dog"))
         with ThreadPoolExecutor(2) as pool:
             together = list(pool.map(work, pair, [threading.Barrier(2)] * 2))
         for one, attribution in zip(pair, together, strict=True):
@@ -214,11 +383,34 @@ def test_raising_in_progress_cancels_and_leaves_the_classifier_usable(convolutio
     with pytest.raises(Cancelled):
         saliency.attribute(convolutional, noise(9), method, "cat", cancel)
     assert len(calls) == 1
-    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in convolutional.model.modules())
+    assert no_hooks(convolutional.model)
     assert saliency.attribute(convolutional, noise(9), method, "cat").any()
 
 
-def test_errors_are_one_sentence(linear):
+def test_methods_say_what_they_cost_and_whether_they_can_be_trusted():
+    for method in saliency.METHODS.values():
+        assert method.sentence.endswith(".") and "pass" in method.cost
+        assert re.search(r"arXiv \d{4}\.\d{5}|arXiv \d{4}\.\d{4}", method.paper)
+    assert [name for name, method in saliency.METHODS.items() if "1810.03292" in method.warning] == [
+        "guided-backprop",
+        "guided-gradcam",
+    ]
+
+
+@pytest.mark.parametrize("method", saliency.METHODS)
+def test_without_convolutions_all_but_gradcam_can_be_asked(linear, method):
+    if "gradcam" not in method:
+        assert saliency.attribute(linear, noise(1), method, "cat").any()
+        return
+    with pytest.raises(saliency.AttributionError, match="needs a convolution, and this network has none; choose"):
+        saliency.attribute(linear, noise(1), method, "cat")
+
+
+def test_errors_are_one_sentence(linear, convolutional):
+    with pytest.raises(saliency.AttributionError, match="no convolution 'conv9'; choose one of 0, 3"):
+        saliency.attribute(convolutional, GREY, "gradcam", "cat", layer="conv9")
+    with pytest.raises(saliency.AttributionError, match="Saliency looks at no single layer"):
+        saliency.attribute(convolutional, GREY, "saliency", "cat", layer="3")
     with pytest.raises(saliency.AttributionError, match="no saliency method 'guess'; choose one of gradcam"):
         saliency.attribute(linear, GREY, "guess", "cat")
     with pytest.raises(saliency.AttributionError, match="no class 'cow'; choose one of cat, dog"):
@@ -226,59 +418,3 @@ def test_errors_are_one_sentence(linear):
     nn.init.constant_(linear.model.head.weight, float("nan"))
     with pytest.raises(saliency.AttributionError, match="not finite"):
         saliency.attribute(linear, GREY, "saliency", "cat")
-
-
-def test_a_network_without_convolutions_has_no_gradcam(linear):
-    with pytest.raises(saliency.AttributionError, match="^Grad-CAM looks at convolutions, and this network has none;"):
-        saliency.attribute(linear, noise(1), "gradcam", "cat")
-
-
-def test_strength_is_robust_to_one_outlier_and_zero_for_nothing():
-    attribution = np.ones((100, 100), np.float32)
-    attribution[0, 0] = -1000
-    assert saliency.strength(attribution) == 1
-    assert saliency.strength(np.zeros((100, 100), np.float32)) == 0
-    sparse = np.zeros((100, 100), np.float32)
-    sparse[3, 4] = -2
-    assert saliency.strength(sparse) == 2
-
-
-def test_render_covers_the_photo_by_opacity_and_magnitude():
-    attribution = np.zeros((SIZE, SIZE), np.float32)
-    attribution[0, :3] = 1, -1, 0.25
-    table = saliency.COLORMAPS["blue-red"].anchors
-    whole = saliency.render(attribution, GREY, 1, "blue-red", scale=1)
-    assert whole.size == (SIZE, SIZE) and whole.mode == "RGB"
-    assert whole.getpixel((0, 0)) == rgb(table[-1])  # strongest for
-    assert whole.getpixel((1, 0)) == rgb(table[0])  # strongest against
-    assert whole.getpixel((5, 5)) == (128, 128, 128)  # no evidence
-    assert whole.getpixel((2, 0)) == tuple(round((128 + c) / 2) for c in rgb(table[5]))  # covers by the root of 1/4
-    half = saliency.render(attribution, GREY, 0.5, "blue-red", scale=1).getpixel((0, 0))
-    assert half == tuple(round((128 + c) / 2) for c in rgb(table[-1]))
-
-
-def test_the_photo_fades_to_grey_under_the_map():
-    red = Image.new("RGB", (SIZE, SIZE), (200, 0, 0))
-    attribution = np.zeros((SIZE, SIZE), np.float32)
-    attribution[0, 0] = 1
-    assert saliency.render(attribution, red, 0, "viridis").tobytes() == red.tobytes()
-    assert saliency.render(attribution, red, 1, "viridis").getpixel((5, 5)) == (60, 60, 60)  # 0.299 * 200
-
-
-def test_render_takes_a_shared_scale_and_clips_to_it():
-    attribution = np.full((SIZE, SIZE), 0.25, np.float32)
-    anchors = saliency.COLORMAPS["viridis"].anchors
-    weak = tuple(round((128 + c) / 2) for c in rgb(anchors[2]))
-    assert saliency.render(attribution, GREY, 1, "viridis", scale=1).getpixel((0, 0)) == weak
-    assert saliency.render(attribution, GREY, 1, "viridis", scale=0.1).getpixel((0, 0)) == rgb(anchors[-1])
-    assert saliency.render(attribution, GREY, 1, "viridis").getpixel((0, 0)) == rgb(anchors[-1])
-
-
-def test_render_of_nothing_is_the_photo_and_no_noise():
-    zero = np.zeros((SIZE, SIZE), np.float32)
-    for colormap in saliency.COLORMAPS:
-        assert saliency.render(zero, GREY, 0.8, colormap).tobytes() == GREY.tobytes()
-
-
-def rgb(anchor: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(anchor[1:]))

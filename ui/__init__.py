@@ -6,7 +6,10 @@ from ui.answers import show_photo
 from ui.card import about
 from ui.charts import live_chart
 from ui.datasets import FOLDER, choose_photos, dataset, forget_dataset
-from ui.maps import MapSettings, attribution, choose_map, choose_no_map, show_map
+from ui.eraser import show_eraser
+from ui.evidence import show_trust
+from ui.map_settings import MapSettings, choose_maps
+from ui.maps import Case, Network, draw_maps, map_grid
 from ui.networks import Edition, answer, classifier, edition
 from ui.page import ROUTED, duration, guard, kept, numbers, plain, plain_errors
 from ui.photos import Photo, upload_photos
@@ -17,19 +20,20 @@ from ui.sweeps import choose_how, find_member, list_jobs, watch_series
 __all__ = [
     "FOLDER",
     "ROUTED",
+    "Case",
     "Edition",
     "MapSettings",
+    "Network",
     "Photo",
     "about",
     "answer",
     "applies",
-    "attribution",
     "choose_how",
-    "choose_map",
-    "choose_no_map",
+    "choose_maps",
     "choose_photos",
     "classifier",
     "dataset",
+    "draw_maps",
     "duration",
     "edition",
     "entered",
@@ -41,14 +45,16 @@ __all__ = [
     "kept",
     "list_jobs",
     "live_chart",
+    "map_grid",
     "numbers",
     "part_of",
     "plain",
     "plain_errors",
     "progress_on_demand",
     "setting",
-    "show_map",
+    "show_eraser",
     "show_photo",
+    "show_trust",
     "stop_button",
     "upload_photos",
     "watch_series",

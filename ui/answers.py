@@ -21,14 +21,17 @@ IN_ROW = 150  # px, the width of the two pictures in a row; both fit on a phone
 MOST_BARS = 5  # classes whose probability is shown
 
 
-def show_photo(name: str, thumbnail: bytes, prediction: Prediction, many: bool) -> ShowMap:
-    """Photo, crop and verdict, large for one photo, in a row for many; the saliency map's place shows the crop so far."""
+def show_photo(name: str, thumbnail: bytes, prediction: Prediction, many: bool, maps: int) -> list[ShowMap]:
+    """Photo, crop and verdict, large for one photo, in a row for many; returns the places of its saliency maps.
+
+    A place shows the crop until its map is drawn. Beside a large photo there is one place at most.
+    """
     crop = prediction.input
     if many:
-        left, right = st.container(border=True).columns([3, 5], vertical_alignment="center")
-        with left.container(horizontal=True, vertical_alignment="center"):
+        left, right = st.container(border=True).columns([3, 5] if maps < 2 else [5, 3], vertical_alignment="center")
+        with left.container(horizontal=True, vertical_alignment="center" if maps < 2 else "top"):
             st.image(thumbnail, width=IN_ROW)
-            show = functools.partial(st.empty().image, width=IN_ROW)
+            places = [functools.partial(st.empty().image, width=IN_ROW) for _ in range(maps)]
         with right:
             st.caption(plain(name))
             verdict(prediction)
@@ -39,9 +42,10 @@ def show_photo(name: str, thumbnail: bytes, prediction: Prediction, many: bool) 
             verdict(prediction)
             left, right = st.columns(2)
         left.image(crop, caption=f"Given to the network: {crop.width} × {crop.height} px", width="stretch")
-        show = functools.partial(right.empty().image, width="stretch")
-    show(crop)
-    return show
+        places = [functools.partial(right.empty().image, width="stretch")][:maps]
+    for show in places:
+        show(crop)
+    return places
 
 
 def verdict(prediction: Prediction) -> None:

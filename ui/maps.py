@@ -1,8 +1,8 @@
-"""Saliency maps: how they are chosen, computed once for all sessions, and drawn."""
+"""Saliency maps: computed once for all sessions, and drawn."""
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,97 +10,137 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from alexnet import images
-from ui.networks import Edition
+from ui.map_settings import MapSettings, choose_no_map, chosen_colormap
+from ui.networks import Edition, answer
 from ui.page import plain
+from ui.progress import part_of, progress_on_demand
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
+    from streamlit.delta_generator import DeltaGenerator
 
-    from alexnet.predict import Classifier
-    from alexnet.saliency import Colormap, Method
+    from alexnet.predict import Classifier, Prediction
+    from alexnet.saliency import Completeness, Method
 
+Network = tuple["Classifier", Edition]
 Show = Callable[..., object]  # `st.image` in its place
 Progress = Callable[[float], None]  # told the share done, 0 to 1
 
-LIKELIEST = "Likeliest class"
-
 
 @dataclass(frozen=True)
-class MapSettings:
-    """How saliency maps are made and drawn."""
+class Case:
+    """A photo, what a network says of it, and the places of its maps, one for each method."""
 
-    method: Method
-    target: str | None  # a class; None for the likeliest one of each photo
-    colors: str  # a name in `alexnet.saliency.COLORMAPS`
-    opacity: float
-    shared: bool  # whether all maps have one scale
+    data: bytes
+    prediction: Prediction
+    classifier: Classifier
+    edition: Edition
+    places: Sequence[Show]
 
 
-def choose_map(classes: Sequence[str], many: bool) -> MapSettings | None:
-    """The widgets for the saliency maps of one or of `many` photos; None where no map is wanted."""
-    from alexnet import saliency
+def map_grid(data: bytes, networks: Sequence[Network], methods: Sequence[Method]) -> list[Case]:
+    """The maps of one photo: a row for each network, under its name and answer if there are several."""
+    from alexnet.familiarity import neither
 
-    titles = {name: method.title for name, method in saliency.METHODS.items()}
-    chosen = st.pills(
-        "Saliency map",
-        list(titles),
-        format_func=titles.get,
-        default="gradcam",
-        key="method",
-        bind="query-params",
-        help="What in the photo the answer goes by. Click the chosen one again for none.",
+    cases = []
+    share = 100 / min(max(len(methods), 3), 5) - 2  # of the width, for a map; two fit on a phone
+    st.html(
+        "<style>[class*='st-key-map-grid-'] { display: grid; gap: 1rem; "
+        f"grid-template-columns: repeat(auto-fill, minmax(max(10rem, {share:.0f}%), 1fr)); }}</style>"
     )
-    if chosen is None:
-        return None
-    method = saliency.METHODS[chosen]
-    st.caption(f"{method.sentence} {method.paper}.")
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        target = st.selectbox("Target class", [LIKELIEST, *classes], key="target", width=165)
-        tables = {name: t.title for name, t in saliency.COLORMAPS.items() if t.diverging == method.signed}
-        colors = st.selectbox("Colours", list(tables), format_func=tables.get, key=f"colors-{method.signed}", width=165)
-        opacity = st.slider("Opacity", 0, 100, 80, format="%d%%", key="opacity", width=165) / 100
-        shared = many and st.toggle("One scale for all", key="shared", help="Shows which photos hold more evidence.")
-    _color_scale(saliency.COLORMAPS[colors])
-    return MapSettings(method, None if target == LIKELIEST else target, colors, opacity, shared)
+    for row, (classifier, edition) in enumerate(networks):
+        _, prediction = answer(data, edition, classifier)
+        if len(networks) > 1:
+            sure = f" {prediction.probabilities[prediction.best]:.1%}" if prediction.label else ""
+            st.markdown(f"**{plain(edition[0])}**: {plain(prediction.label or neither(classifier.classes))}{sure}")
+        with st.container(key=f"map-grid-{row}"):
+            places = [functools.partial(st.empty().image, width="stretch") for _ in methods]
+        for show in places:
+            show(prediction.input)
+        cases.append(Case(data, prediction, classifier, edition, places))
+    return cases
 
 
-def choose_no_map() -> None:
-    """Turn the saliency maps off."""
-    st.session_state["method"] = None
+def draw_maps(cases: Sequence[Case], settings: MapSettings, place: DeltaGenerator) -> None:
+    """The maps of all `cases`, with progress in `place`; those that share a scale wait for the last of them."""
+    from alexnet import maps, saliency
+
+    wanted = [
+        (case, method, show) for case in cases for method, show in zip(settings.methods, case.places, strict=True)
+    ]
+    drawings: list[tuple[Method, float, Callable[..., None]]] = []
+    with progress_on_demand(place, cancel=choose_no_map) as progress:
+        for number, (case, method, show) in enumerate(wanted):
+            tell = part_of(progress, f"{method.title}, map {number + 1} of {len(wanted)}", number, len(wanted))
+            told = tell if method.slow or len(wanted) > 1 else None
+            target, layer = settings.target or case.prediction.best, settings.layer if method.layered else None
+            try:
+                found, sums = explanation(case.data, case.edition, method.name, target, layer, case.classifier, told)
+            except saliency.AttributionError as error:
+                show(case.prediction.input, caption=plain(str(error)))
+                continue
+            evidence = maps.seen(found, settings.view) if method.signed else found
+            draw = functools.partial(_draw, show, evidence, sums, case, method, target, settings)
+            drawings.append((method, maps.strength(evidence), draw))
+            if not settings.shared:
+                draw(scale=None)
+    if settings.shared:
+        for method, _, draw in drawings:
+            draw(scale=max(strength for other, strength, _ in drawings if other is method))
 
 
 @st.cache_data(show_spinner=False, max_entries=500)
-def attribution(
-    data: bytes, edition: Edition, method: str, target: str, _classifier: Classifier, _progress: Progress | None
-) -> np.ndarray:
-    """The attribution (S, S) of a photo, as `alexnet.saliency.attribute` has it, with its errors."""
+def explanation(
+    data: bytes,
+    edition: Edition,
+    method: str,
+    target: str,
+    layer: str | None,
+    _classifier: Classifier,
+    _progress: Progress | None,
+) -> tuple[np.ndarray, Completeness | None]:
+    """The attribution (S, S) of a photo, and what it adds up to where that means anything.
+
+    Raises:
+        AttributionError: as `alexnet.saliency.attribute`.
+    """
     from alexnet import saliency
 
-    return saliency.attribute(_classifier, images.open_photo(data), method, target, _progress)
+    photo = images.open_photo(data)
+    found = saliency.attribute(_classifier, photo, method, target, _progress, layer)
+    complete = saliency.METHODS[method].complete
+    return found, saliency.completeness(_classifier, photo, target, found) if complete else None
 
 
-def show_map(
-    show: Show, evidence: np.ndarray, crop: Image.Image, target: str, settings: MapSettings, scale: float | None
+def _draw(
+    show: Show,
+    evidence: np.ndarray,
+    sums: Completeness | None,
+    case: Case,
+    method: Method,
+    target: str,
+    settings: MapSettings,
+    scale: float | None,
 ) -> None:
-    """The saliency map for the class `target`, drawn as `alexnet.saliency.render` does."""
-    from alexnet import saliency
+    """A saliency map in its place, with what it shows beneath; the photo where it shows nothing."""
+    from alexnet import maps
 
-    if evidence.any():
-        picture = saliency.render(evidence, crop, settings.opacity, settings.colors, scale)
-        show(picture, caption=f"Evidence for {plain(target)}")
-    else:
-        show(crop, caption=f"Nothing found that speaks for {plain(target)}")
+    crop, classes = case.prediction.input, case.classifier.classes
+    title = f"**{method.title}**: " if len(settings.methods) > 1 else ""
+    if not evidence.any():
+        show(crop, caption=f"{title}Nothing found that speaks for {plain(target)}")
+        return
+    diverging = method.signed and settings.view == "signed"
+    colormap = chosen_colormap(settings.colors.get(diverging, "inferno"), classes, target)
+    said = _evidence_for(target, classes, settings.view if method.signed else "positive")
+    if sums:
+        said += f"; sums to {sums.total:.3f} of {sums.difference:.3f} logits ({sums.relative:.1%} off)"
+    show(maps.render(evidence, crop, settings.opacity, colormap, scale, settings.layout), caption=title + said)
 
 
-def _color_scale(colormap: Colormap) -> None:
-    """The colours of a saliency map, which cover the page as they cover a photo, and what their ends mean."""
-    low, high = ("speaks against", "speaks for") if colormap.diverging else ("none", "most")
-    at = [i / (len(colormap.anchors) - 1) for i in range(len(colormap.anchors))]
-    cover = [math.sqrt(abs(2 * x - 1) if colormap.diverging else x) for x in at]
-    colors = ",".join(f"{anchor}{round(255 * c):02x}" for anchor, c in zip(colormap.anchors, cover, strict=True))
-    st.html(
-        "<div style='display:flex;align-items:center;gap:.6rem;font-size:.875rem;white-space:nowrap'>"
-        f"<span style='opacity:.7'>{low}</span><span style='flex:0 1 14rem;height:.6rem;border-radius:.3rem;"
-        f"background:linear-gradient(to right,{colors})'></span><span style='opacity:.7'>{high}</span></div>"
-    )
+def _evidence_for(target: str, classes: Sequence[str], view: str) -> str:
+    """What a map shows, in words."""
+    if view == "signed" and len(classes) == 2:
+        return f"Evidence for {plain(target)} and for {plain(classes[1 - classes.index(target)])}"
+    also = {"signed": " and against", "absolute": " or against", "positive": ""}[view]
+    return f"Evidence for{also} {plain(target)}"

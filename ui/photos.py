@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable, Mapping
 
 import streamlit as st
 from PIL import Image, ImageOps
@@ -36,26 +37,46 @@ def upload_photos(camera: bool) -> list[Photo]:
 def _choose_example() -> list[Photo]:
     """The clicked one of a row of drawings, kept in the address."""
     st.caption("No photo at hand? Click a drawing.")
-    st.html(
-        "<style>.st-key-examples button { padding: 2px; } .st-key-examples button img "
-        "{ width: 5rem; height: 5rem; max-height: none; border-radius: .45rem; display: block; }</style>"
-    )
     chosen = st.query_params.get("example")
-    with st.container(horizontal=True, gap="xsmall", key="examples"):
-        for name, (label, _) in EXAMPLES.items():
-            picture = base64.b64encode(_drawing(name, 160)).decode()
+    pictures = {name: (f"Drawing of a {label}", drawing(name, 160)) for name, (label, _) in EXAMPLES.items()}
+    thumbnails(pictures, chosen, "examples", lambda name: st.query_params.update(example=name))
+    return [(f"Drawing of a {EXAMPLES[chosen][0]}", drawing(chosen, 400))] if chosen in EXAMPLES else []
+
+
+def thumbnails(
+    pictures: Mapping[str, tuple[str, bytes]],
+    chosen: str | None,
+    key: str,
+    on_choice: Callable[[str], object],
+    side: float = 5.0,
+) -> None:
+    """A row of pictures to click, which wraps on a phone.
+
+    Args:
+        pictures: by the name that `on_choice` is told: what each shows, and its file, square.
+        chosen: the name of the one that is marked.
+        key: names the row.
+        on_choice: called with the name of the one that was clicked.
+        side: of a picture, in rem.
+    """
+    st.html(
+        f"<style>.st-key-{key} button {{ padding: 2px; min-height: 0; }} .st-key-{key} button img "
+        f"{{ width: {side}rem; height: {side}rem; max-height: none; border-radius: .45rem; display: block; }}</style>"
+    )
+    with st.container(horizontal=True, gap="xsmall", key=key):
+        for name, (shows, file) in pictures.items():
+            picture = base64.b64encode(file).decode()
             st.button(
-                f"![Drawing of a {label}](data:image/png;base64,{picture})",
+                f"![{shows}](data:image/png;base64,{picture})",
                 key=name,
                 type="primary" if name == chosen else "secondary",
-                on_click=st.query_params.update,
-                kwargs={"example": name},
+                on_click=on_choice,
+                args=[name],
             )
-    return [(f"Drawing of a {EXAMPLES[chosen][0]}", _drawing(chosen, 400))] if chosen in EXAMPLES else []
 
 
 @st.cache_data(show_spinner=False)
-def _drawing(name: str, size: int) -> bytes:
+def drawing(name: str, size: int) -> bytes:
     """The PNG of an example, `size` px wide."""
     return encoded(doodles.draw(*EXAMPLES[name], size=400), size, "PNG")
 

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def progress_bar(cancel: Callable[[], None] | None = None) -> Iterator[data.Progress]:
-    """A progress bar while the block lasts. Cancel, like a click on anything else, ends the block and the script run."""
+def progress_bar(cancel: Callable[[], None] | None = None, key: str | None = None) -> Iterator[data.Progress]:
+    """A progress bar while the block lasts. Cancel, like a click on anything else, ends the block and the script run.
+
+    Two in one script run need a `key` to tell their buttons apart.
+    """
     place = st.empty()
     with place.container():
         bar = st.progress(0.0, "One moment")
-        st.button("Cancel", on_click=cancel)
+        st.button("Cancel", key=key, on_click=cancel)
 
     def show(what: str, done: int, total: int) -> None:
         share = min(done / max(total, 1), 1.0)
@@ -49,7 +52,7 @@ def progress_on_demand(place: DeltaGenerator, cancel: Callable[[], None]) -> Ite
         @functools.cache
         def bar() -> data.Progress:
             with place:
-                return stack.enter_context(progress_bar(cancel))
+                return stack.enter_context(progress_bar(cancel, key="cancel"))
 
         yield lambda what, done, total: outside.run(lambda: bar()(what, done, total))
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from alexnet.commands import RUN_HELP, UsageError, chosen_run, show_progress
 
 MOST_TOLD = 5  # classes whose probability is told in words, the likeliest
+OPACITY = 0.6  # of the strongest evidence over the photo
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -17,18 +19,32 @@ def add(commands: argparse._SubParsersAction) -> None:
     classify.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
     classify.add_argument("--run", help=RUN_HELP)
     classify.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    classify.add_argument("--saliency", metavar="METHOD", help="also write a saliency map of each photo to --out")
+    classify.add_argument(
+        "--saliency",
+        metavar="METHOD",
+        help="also write a saliency map of each photo to --out: the overlay (.png) and the numbers (.npy); `all` for "
+        "one of each method",
+    )
     classify.add_argument("--out", type=Path, metavar="DIR", help="the folder for saliency maps")
+    classify.add_argument("--target", metavar="CLASS", help="the class that the maps explain; the likeliest by default")
+    classify.add_argument(
+        "--layer", metavar="NAME", help="the convolution for Grad-CAM, such as conv4; the last by default"
+    )
     classify.set_defaults(command=_classify)
 
 
 def _classify(options: argparse.Namespace) -> int:
     if (options.saliency is None) != (options.out is None):
         raise UsageError("Give --saliency and --out together.")
+    if options.saliency is None and (options.target or options.layer):
+        raise UsageError("--target and --layer are for saliency maps; give --saliency too.")
     from alexnet.predict import load_classifier
 
     classifier = load_classifier(chosen_run(options.run))
-    answers = [_classify_one(classifier, number, path, options) for number, path in enumerate(options.photos, 1)]
+    methods = _methods(classifier, options.saliency) if options.saliency else []
+    answers = [
+        _classify_one(classifier, number, path, methods, options) for number, path in enumerate(options.photos, 1)
+    ]
     if options.json:
         print(json.dumps({"run": classifier.run.id, "photos": answers}, ensure_ascii=False))
     else:
@@ -47,7 +63,9 @@ def _in_words(answer: dict[str, Any]) -> str:
     return f"{neither(list(answer['probabilities']))} (looks familiar to {answer['familiarity']:.0%}); {percentages}"
 
 
-def _classify_one(classifier: Any, number: int, path: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _classify_one(
+    classifier: Any, number: int, path: Path, methods: list[str], options: argparse.Namespace
+) -> dict[str, Any]:
     from alexnet.images import PhotoError, open_photo
 
     if len(options.photos) > 1:
@@ -66,24 +84,62 @@ def _classify_one(classifier: Any, number: int, path: Path, options: argparse.Na
     if options.saliency:
         # The number keeps apart photos of one name from different folders.
         stem = f"{number}-{path.stem}" if len(options.photos) > 1 else path.stem
-        answer["saliency"] = _write_saliency(classifier, photo, prediction, stem, options)
+        answer["saliency"] = _write_maps(classifier, photo, prediction, methods, stem, options)
     return answer
 
 
-def _write_saliency(classifier: Any, photo: Any, prediction: Any, stem: str, options: argparse.Namespace) -> str:
-    """Write the overlay and the raw attribution of one photo; returns the overlay's file name."""
-    import numpy as np
+def _write_maps(
+    classifier: Any, photo: Any, prediction: Any, methods: list[str], stem: str, options: argparse.Namespace
+) -> str | dict[str, str]:
+    """Write overlay and raw attribution of one photo; returns the overlay's file, or with `all` those of all methods."""
+    from alexnet import maps, saliency
 
+    target, files = options.target or prediction.best, {}
+    for name in methods:
+        attribution = _attribute(classifier, photo, name, target, options)
+        colormap = maps.default_colormap(saliency.METHODS[name].signed, classifier.classes, target)
+        overlay = maps.render(attribution, prediction.input, OPACITY, colormap)
+        files[name] = str(_write(overlay, attribution, options.out, f"{stem}-{name}"))
+    return files if options.saliency == "all" else files[options.saliency]
+
+
+def _methods(classifier: Any, wanted: str) -> list[str]:
+    """The one that is wanted, or of all those that say something true of the run."""
     from alexnet import saliency
 
-    attribution = saliency.attribute(classifier, photo, options.saliency, prediction.best)
-    signed = saliency.METHODS[options.saliency].signed
-    colormap = next(name for name, table in saliency.COLORMAPS.items() if table.diverging == signed)
-    target = options.out / f"{stem}-{options.saliency}.png"
+    if wanted != "all":
+        return [wanted]
+    reasons = {name: saliency.unsupported(classifier.model, name) for name in saliency.METHODS}
+    for reason in filter(None, reasons.values()):
+        print(reason, file=sys.stderr)
+    return [name for name, reason in reasons.items() if reason is None]
+
+
+def _attribute(classifier: Any, photo: Any, name: str, target: str, options: argparse.Namespace) -> Any:
+    """What `saliency.attribute` returns and raises; says how far a slow method is, and where one found nothing."""
+    from alexnet import saliency
+
+    method = saliency.METHODS.get(name)
+    layer = None if options.saliency == "all" and not method.layered else options.layer
+
+    def tell(share: float) -> None:
+        if method.slow:
+            show_progress(f"{method.title}, per cent", round(100 * share), 100)
+
+    attribution = saliency.attribute(classifier, photo, name, target, tell, layer)
+    if not attribution.any():
+        print(f"{method.title} found nothing that speaks for {target}.", file=sys.stderr)
+    return attribution
+
+
+def _write(overlay: Any, attribution: Any, folder: Path, stem: str) -> Path:
+    """Write both files; returns that of the overlay."""
+    import numpy as np
+
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        saliency.render(attribution, prediction.input, 0.6, colormap).save(target)
-        np.save(target.with_suffix(".npy"), attribution)
+        folder.mkdir(parents=True, exist_ok=True)
+        overlay.save(folder / f"{stem}.png")
+        np.save(folder / f"{stem}.npy", attribution)
     except OSError as error:
-        raise UsageError(f"{options.out} cannot be written ({error.strerror}); choose another folder.") from None
-    return str(target)
+        raise UsageError(f"{folder} cannot be written ({error.strerror}); choose another folder.") from None
+    return folder / f"{stem}.png"
