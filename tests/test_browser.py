@@ -242,6 +242,7 @@ def test_painting_over_the_photo_moves_the_probabilities(page, app):
     canvas.wait_for()
     page.get_by_text("% erased").wait_for()
     assert erased(page) == "0%" and page.get_by_text(" points").count() == 0
+    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + box["height"] / 2)
     page.mouse.down()
