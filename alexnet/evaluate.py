@@ -20,6 +20,7 @@ from alexnet import calibration, data, familiarity, runs
 from alexnet.data import DataError, Dataset, Photo
 from alexnet.images import PhotoError, open_photo
 from alexnet.predict import Classifier
+from alexnet.significance import interval
 
 BATCH = 64
 BINS = 15  # of the top probability, as in Guo et al. 2017 (arXiv 1706.04599)
@@ -156,15 +157,6 @@ def risk(probabilities: Tensor, labels: Tensor, coverage: float) -> float:
     wrong, above, tied = (predicted != labels).double(), top > edge, top == edge
     share = (kept - above.sum()) / tied.sum()
     return ((wrong[above].sum() + share * wrong[tied].sum()) / kept).item()
-
-
-def interval(accuracy: float, count: int) -> list[float]:
-    """Lower and upper end of the 95 % confidence interval of an accuracy on `count` photos (Wilson 1927)."""
-    z = 1.959963984540054
-    middle = accuracy + z * z / (2 * count)
-    reach = z * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
-    low, high = ((middle + sign * reach) / (1 + z * z / count) for sign in (-1, 1))
-    return [max(0.0, low), min(1.0, high)]
 
 
 def auroc(inside: Tensor, outside: Tensor) -> float:

@@ -16,6 +16,8 @@ DOG = "#1f7fc4"
 OTHER_CLASSES = ("#0d9488", "#c0568f", "#8a7a16", "#7c6bd6", "#8b5e3c", "#5f8f2f", "#6b7f8c", "#b8504a")
 TRAINING = "#8592a3"
 VALIDATION = "#0d9488"
+RUN_MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "star", "triangle-down", "hexagon")
+RUN_DASHES = ("solid", "dot", "dash", "dashdot")
 
 MAX_PARTIAL_POINTS = 700  # in each of two panels; with the epochs a figure stays at about 1,500
 
@@ -270,3 +272,65 @@ def rank_correlations(layers: Sequence[str], correlations: Sequence[float], limi
     low = min(-0.05, *(value - 0.05 for value in correlations))
     figure.update_yaxes(title_text="Rank correlation", range=[low, 1.02], tickformat="~g", fixedrange=True)
     return _styled(figure).update_layout(modebar_remove=["toImage"], showlegend=False)
+
+
+def run_style(number: int) -> dict[str, Any]:
+    """The colour, the marker and the dash of the run of this number, from 1, on every chart; they repeat after 32 runs.
+
+    Markers tell runs apart where colours cannot. Cats and dogs keep their colours for themselves.
+    """
+    turn, place = divmod(number - 1, len(OTHER_CLASSES))
+    return {"color": OTHER_CLASSES[place], "symbol": RUN_MARKERS[place], "dash": RUN_DASHES[turn % len(RUN_DASHES)]}
+
+
+def compared_curves(
+    curves: Sequence[Mapping[str, Any]], title: str, by: str, *, percent: bool = False, logarithmic: bool = False
+) -> go.Figure:
+    """The same curve of several runs, one above the other; where they are smoothed, every point stays to be seen.
+
+    Args:
+        curves: of each run its `name`, its `number` for `run_style`, its `points`, and of as many `smoothed` values y, or
+            None.
+        title: what is on the y axis.
+        by: what is on the x axis.
+        percent: whether that is written in percent.
+        logarithmic: whether the y axis is.
+    """
+    figure = go.Figure()
+    form = "%{y:.1%}" if percent else "%{y:.4g}"
+    for curve in curves:
+        style, points, smoothed = run_style(curve["number"]), curve["points"], curve["smoothed"]
+        raw = _line(curve["name"], points, color=style["color"], width=2.5, hover=form)
+        raw.update(marker_symbol=style["symbol"], marker_size=7, line_dash=style["dash"], uid=curve["name"])
+        if smoothed is not None:
+            raw.update(mode="markers", opacity=0.55)
+            mean = list(zip((x for x, _ in points), smoothed, strict=True))
+            line = _line(curve["name"], mean, color=style["color"], width=2.5, hover=form)
+            line.update(mode="lines", line_dash=style["dash"], uid=f"{curve['name']}-smoothed", hoverinfo="skip")
+            line.update(hovertemplate=None, showlegend=False)
+            figure.add_trace(line)
+        figure.add_trace(raw)
+    figure.update_xaxes(title_text=by, rangemode="tozero", tickformat="~g")
+    kind = {"type": "log", "dtick": "D2" if percent else None} if logarithmic else {}
+    figure.update_yaxes(title_text=title, tickformat=".0%" if percent else "~g", **kind)
+    return _styled(figure)
+
+
+def accuracy_intervals(measured: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """The accuracies of several runs with their confidence intervals, one below the other.
+
+    Args:
+        measured: of each run its `name`, its `number` for `run_style`, its `accuracy` and the `interval` of that (0 to 1).
+    """
+    figure = go.Figure()
+    for run in measured:
+        style, (low, high) = run_style(run["number"]), run["interval"]
+        point = go.Scatter(x=[round(run["accuracy"], 5)], y=[run["name"]], mode="markers", name=run["name"])
+        point.marker = {"color": style["color"], "symbol": style["symbol"], "size": 11}
+        reach = {"array": [high - run["accuracy"]], "arrayminus": [run["accuracy"] - low]}
+        point.error_x = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 5, **reach}
+        point.hovertemplate = f"%{{x:.1%}}, from {low:.1%} to {high:.1%}<extra></extra>"
+        figure.add_trace(point)
+    figure.update_xaxes(title_text="Accuracy, with its 95 % interval", tickformat="~%", fixedrange=True)
+    figure.update_yaxes(type="category", autorange="reversed", fixedrange=True)
+    return _styled(figure).update_layout(showlegend=False, hovermode="closest", modebar_remove=["toImage"])

@@ -115,7 +115,7 @@ def create(
         RunError: the folder cannot be made, or holds a run already.
     """
     facts = {"recipe": recipe.to_dict(), "data": name, "fingerprint": dataset.fingerprint, "created": time.time()}
-    return _read(kind, runs.make_folder(path, title, kind.FILE, {"format": 1, **facts, **more}))
+    return read(kind, runs.make_folder(path, title, kind.FILE, {"format": 1, **facts, **more}))
 
 
 def find(kind: type[Kind], name: Path) -> Kind | None:
@@ -126,11 +126,16 @@ def find(kind: type[Kind], name: Path) -> Kind | None:
     """
     for folder in (runs.runs_dir() / name, Path(os.path.expanduser(name))):
         if os.path.isfile(folder / kind.FILE):
-            return _read(kind, folder.resolve())
+            return read(kind, folder.resolve())
     return None
 
 
-def _read(kind: type[Kind], folder: Path) -> Kind:
+def read(kind: type[Kind], folder: Path) -> Kind:
+    """The series of this kind in `folder`, which has its file.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
     try:
         config = json.loads((folder / kind.FILE).read_text(encoding="utf-8"))
         facts = {name: config[name] for name in ("data", "fingerprint", "created")}

@@ -25,7 +25,6 @@ from alexnet.evaluate import (
     evaluate,
     expected_calibration_error,
     frequent_confusions,
-    interval,
     match_classes,
     measure_neither,
     reliability,
@@ -37,6 +36,7 @@ from alexnet.evaluate import (
 from alexnet.predict import Classifier
 from alexnet.recipes import Recipe
 from alexnet.runs import Run
+from alexnet.significance import interval
 
 
 def logits_of(*rows: tuple[float, ...]) -> torch.Tensor:
@@ -216,20 +216,6 @@ def test_risk_is_the_mean_over_all_orders_of_photos_that_tie():
     orders = [sorted(order, key=lambda i: -tops[i])[:3] for order in itertools.permutations(range(6))]
     mean = np.mean([[1 - rights[i] for i in kept] for kept in orders])
     assert risk(binary(tops), labels_of(rights), 0.5) == pytest.approx(mean)
-
-
-@pytest.mark.parametrize(
-    ("right", "count", "low", "high"),
-    [  # Newcombe 1998, Statistics in Medicine 17, table I, method 3
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (20, 20, 0.8389, 1.0000),
-    ],
-)
-def test_interval_against_published_values(right, count, low, high):
-    assert interval(right / count, count) == pytest.approx([low, high], abs=5e-5)
 
 
 def test_auroc_counts_pairs():

@@ -21,6 +21,7 @@ SOURCES = [*PACKAGE.values(), *FRONT.values(), *PROJECT.glob("benchmarks/*.py")]
 LIGHT = ["alexnet", *(f"alexnet.{name}" for name in ("errors", "recipes", "runs", "figures", "data", "images"))]
 LIGHT += [f"alexnet.{name}" for name in ("downloads", "doodles", "turns", "folds", "maps", "__main__")]
 LIGHT += ["alexnet.published", "alexnet.schedules", "alexnet.series", "alexnet.sweep"]
+LIGHT += [f"alexnet.{name}" for name in ("catalog", "compare", "notes", "significance", "trash")]
 
 # Imports each module in turn and tells which heavy packages were there after it.
 PROBE = """

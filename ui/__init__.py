@@ -14,7 +14,12 @@ from ui.networks import Edition, answer, classifier, edition
 from ui.page import ROUTED, duration, guard, kept, numbers, plain, plain_errors
 from ui.photos import Photo, upload_photos
 from ui.progress import part_of, progress_on_demand, stop_button
+from ui.run_actions import delete_button, name_button, open_trash, show_trash
+from ui.run_compare import show_comparison
+from ui.run_view import show_heading, show_overview
+from ui.runs_table import choose_runs
 from ui.settings import applies, entered, entered_settings, fill_form, setting
+from ui.submit import show_submit
 from ui.sweeps import choose_how, find_member, list_jobs, watch_series
 
 __all__ = [
@@ -31,8 +36,10 @@ __all__ = [
     "choose_how",
     "choose_maps",
     "choose_photos",
+    "choose_runs",
     "classifier",
     "dataset",
+    "delete_button",
     "draw_maps",
     "duration",
     "edition",
@@ -46,14 +53,21 @@ __all__ = [
     "list_jobs",
     "live_chart",
     "map_grid",
+    "name_button",
     "numbers",
+    "open_trash",
     "part_of",
     "plain",
     "plain_errors",
     "progress_on_demand",
     "setting",
+    "show_comparison",
     "show_eraser",
+    "show_heading",
+    "show_overview",
     "show_photo",
+    "show_submit",
+    "show_trash",
     "show_trust",
     "stop_button",
     "upload_photos",

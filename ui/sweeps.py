@@ -10,9 +10,8 @@ from typing import Any
 
 import streamlit as st
 
-from alexnet import figures, folds, runs, series, sweep
+from alexnet import catalog, figures, folds, runs, series, sweep
 from alexnet.data import Dataset
-from alexnet.folds import CrossValidation
 from alexnet.recipes import Recipe, RecipeError
 from alexnet.runs import Job, Run, RunError, Status
 from alexnet.series import Series
@@ -23,7 +22,6 @@ from ui.progress import stop_button
 
 Make = Callable[[str, Dataset], Job]  # from the photos that were asked for by this name
 
-KINDS: dict[str, type[Series]] = {kind.FILE: kind for kind in (CrossValidation, Sweep)}
 HOWS = {"one": "One run", "values": "Try several values", "folds": "Cross-validate"}
 SEARCHES = {"grid": "All combinations", "random": "Some of them at random", "optuna": "Those with promise (Optuna)"}
 MOST_VARIED = 3  # settings in the form; the command line takes any number
@@ -121,7 +119,7 @@ def list_jobs() -> dict[str, Run | Series]:
     found: list[Any] = [run for run in runs.list_runs(members=False) if not run.shipped]
     for file, folder in runs.series_folders():
         with contextlib.suppress(RunError):
-            found.append(series.find(KINDS[file], folder))
+            found.append(series.find(catalog.KINDS[file], folder))
     return {job.id: job for job in sorted(found, key=lambda job: job.created, reverse=True)}
 
 

@@ -31,8 +31,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from alexnet import data
-    from alexnet.evaluate import evaluate, interval, measure_neither
+    from alexnet.evaluate import evaluate, measure_neither
     from alexnet.predict import load_classifier
+    from alexnet.significance import interval
 
     run = chosen_run(options.run)
     if options.neither:

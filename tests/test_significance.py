@@ -1,0 +1,50 @@
+"""Intervals and McNemar's test against published figures and scipy's own tests."""
+
+from __future__ import annotations
+
+import pytest
+from scipy import stats
+
+from alexnet.significance import Paired, interval, pair
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [  # Newcombe 1998, Statistics in Medicine 17, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0000),
+    ],
+)
+def test_interval_against_published_values(right, count, low, high):
+    assert interval(right / count, count) == pytest.approx([low, high], abs=5e-5)
+
+
+def test_pairs_are_counted_by_who_was_right():
+    first, second = [True, True, True, False, False, False], [True, False, False, True, False, False]
+    assert pair(first, second) == Paired(both=1, only_first=2, only_second=1, neither=2)
+    assert pair(first, second).count == 6
+
+
+def test_photos_that_do_not_correspond_are_refused():
+    with pytest.raises(ValueError):
+        pair([True], [True, False])
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(1, 6), (6, 1), (3, 3), (0, 1), (0, 9), (40, 61), (900, 1100)])
+def test_p_is_that_of_the_two_sided_binomial_test(only_first, only_second):
+    expected = stats.binomtest(only_first, only_first + only_second).pvalue
+    assert Paired(100, only_first, only_second, 7).p == pytest.approx(expected, rel=1e-9)
+
+
+def test_p_by_hand():
+    assert Paired(0, 0, 5, 0).p == 2 / 32
+    assert Paired(50, 1, 3, 4).p == 2 * (1 + 4) / 16
+    assert Paired(50, 0, 0, 4).p == 1.0
+
+
+def test_p_nears_the_approximation_that_mcnemar_published():
+    statistic = (abs(900 - 1100) - 1) ** 2 / 2000
+    assert Paired(0, 900, 1100, 0).p == pytest.approx(stats.chi2.sf(statistic, 1), rel=0.05)
