@@ -45,7 +45,9 @@ class Entry:
     seconds: float | None = None  # of training
     test: Measured | None = None
     curve: tuple[float, ...] = ()  # validation accuracy, 0 to 1, after each epoch
-    number: int = 0  # its place in the order in which runs were made, by which it keeps its colour
+    number: int = (
+        0  # from 1 in the order in which runs were made, by which it keeps its colour; 0 and down of what ships
+    )
 
     @property
     def id(self) -> str:
@@ -69,12 +71,13 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Everything under `runs/` and `weights/`: newest first, then what is damaged, then what ships; members of series left out.
+    """Everything under `runs/`, newest first, then what ships; the runs of series are left out.
 
     Never raises for what is in the folders.
     """
     made = sorted(map(_entry, runs.job_folders(runs.runs_dir())), key=lambda entry: (entry.created, entry.id))
-    return [*reversed(_numbered(made)), *map(_entry, runs.job_folders(runs.weights_dir()))]
+    shipped = [replace(_entry(path), number=-place) for place, path in enumerate(runs.job_folders(runs.weights_dir()))]
+    return [*reversed(_numbered(made)), *shipped]
 
 
 def members(entry: Entry) -> list[Entry]:

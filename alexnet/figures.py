@@ -275,7 +275,7 @@ def rank_correlations(layers: Sequence[str], correlations: Sequence[float], limi
 
 
 def run_style(number: int) -> dict[str, Any]:
-    """The colour, the marker and the dash of the run of this number, from 1, on every chart; they repeat after 32 runs.
+    """The colour, the marker and the dash of the run of this number on every chart; they repeat after 32 runs.
 
     Markers tell runs apart where colours cannot. Cats and dogs keep their colours for themselves.
     """

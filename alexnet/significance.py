@@ -34,13 +34,12 @@ class Paired:
     def p(self) -> float:
         """The probability, 0 to 1, of counts so uneven or more if both networks were right equally often.
 
-        McNemar 1947 in its exact form, the two-sided binomial test of the photos that one network alone got right; it needs
-        no correction where these are few, and is as quick where they are many.
+        McNemar 1947 in its exact form: the two-sided binomial test of the photos that one network alone got right, which
+        needs no correction where these are few.
         """
-        from scipy.special import bdtr  # late: it takes a second to import
-
         fewer, discordant = min(self.only_first, self.only_second), self.only_first + self.only_second
-        return min(1.0, 2 * float(bdtr(fewer, discordant, 0.5))) if discordant else 1.0
+        tail = sum(math.comb(discordant, count) for count in range(fewer + 1))
+        return min(1.0, tail / 2 ** (discordant - 1))
 
 
 def pair(first: Sequence[bool], second: Sequence[bool]) -> Paired:

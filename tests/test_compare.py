@@ -58,7 +58,9 @@ def test_curves_by_epoch_and_by_minutes():
 
 def test_photos_are_matched_by_file_whatever_their_order(make):
     first = make("first", HEADER + "a.jpg,cat,cat,1,0\nb.jpg,cat,dog,0,1\nc.jpg,dog,dog,0,1\nonly.jpg,dog,cat,1,0\n")
-    second = make("second", HEADER + '"x, y.jpg",cat,cat,1,0\nc.jpg,dog,cat,1,0\nb.jpg,cat,cat,1,0\na.jpg,cat,cat,1,0\n')
+    second = make(
+        "second", HEADER + '"x, y.jpg",cat,cat,1,0\nc.jpg,dog,cat,1,0\nb.jpg,cat,cat,1,0\na.jpg,cat,cat,1,0\n'
+    )
     assert compare.same_photos(first, second) == Paired(both=1, only_first=1, only_second=1, neither=0)
 
 

@@ -21,7 +21,6 @@ CURVES = {
     "Training accuracy": ("train", "accuracy"), "Training loss": ("train", "loss"),
 }  # fmt: skip
 BY = {"Epochs": "epoch", "Minutes": "minutes"}
-MOST_SETTINGS = 15  # rows that are seen without scrolling
 SURE = 0.05  # the p below which a difference counts as more than chance
 
 
@@ -45,7 +44,7 @@ def _names(chosen: Sequence[Entry]) -> dict[str, str]:
 
 
 def _show_curves(chosen: Sequence[Entry], names: dict[str, str]) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, gap="medium"):
         bound = {"bind": "query-params"}
         what = st.selectbox("Curve", list(CURVES), key="curve", width=220, **bound)
         by = st.segmented_control("Over", list(BY), default="Epochs", required=True, key="over", **bound)
@@ -92,7 +91,7 @@ def _choose_baseline(chosen: Sequence[Entry], names: dict[str, str]) -> Entry:
     ids = [entry.id for entry in chosen]
     if st.session_state.get("baseline", ids[0]) not in ids:  # it is chosen no longer
         del st.session_state["baseline"]
-    picked = st.selectbox("Baseline", ids, format_func=names.get, key="baseline", bind="query-params")
+    picked = st.selectbox("Baseline", ids, format_func=names.get, key="baseline", width=420, bind="query-params")
     return next(entry for entry in chosen if entry.id == picked)
 
 
@@ -207,10 +206,10 @@ def _row(name: str, paired: Paired) -> dict[str, Any]:
     return {
         "Run": name,
         "Photos of both": paired.count,
-        "Only it right": paired.only_second,
+        "Only this one right": paired.only_second,
         "Only the baseline right": paired.only_first,
         "Both right": paired.both,
-        "Neither": paired.neither,
+        "Neither right": paired.neither,
         "p": f"{paired.p:.2g}",
         "Verdict": verdict,
     }

@@ -15,7 +15,6 @@ from ui.page import plain
 
 TABLE = "runs-table"
 SHOWN = "runs-shown"  # the ids in the table's rows as the browser has them
-ROW, MOST_ROWS = 36, 12  # px; of more rows the table scrolls
 OPEN, CLOSE = ":material/expand_more:", ":material/expand_less:"
 
 
@@ -76,7 +75,6 @@ def _draw(visible: Sequence[Entry], chosen: dict[str, Entry]) -> None:
         on_select=_choose,
         selection_mode="multi-row",
         placeholder="",
-        height=ROW * (min(len(visible), MOST_ROWS) + 1) + 3,
         column_order=None if has_series else [name for name in _row(visible[0]) if name != "Runs"],
         column_config={
             "Run": st.column_config.TextColumn(pinned=True, width="medium"),
