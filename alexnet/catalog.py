@@ -60,6 +60,11 @@ class Entry:
         return self.note.title or self.id
 
     @property
+    def state(self) -> str:
+        """That of the job, or shipped, or damaged."""
+        return "shipped" if self.job.path.is_relative_to(runs.weights_dir()) else self.status.state
+
+    @property
     def is_run(self) -> bool:
         """Whether it is one run, and not damaged."""
         return isinstance(self.job, Run) and self.status.state != DAMAGED

@@ -18,8 +18,10 @@ TABS = {"Overview": ui.show_overview, "Submit": lambda entry: ui.show_submit(ent
 def show_one(entry: Entry, listed: Sequence[Entry]) -> None:
     """A run, a series or a damaged folder by itself."""
     st.button("All runs", type="tertiary", icon=":material/arrow_back:", on_click=st.query_params.clear)
-    ui.show_heading(entry)
-    with st.container(horizontal=True):
+    left, right = st.columns([3, 2])
+    with left:
+        ui.show_heading(entry)
+    with right, st.container(horizontal=True, horizontal_alignment="right"):
         ui.name_button(entry)
         ui.delete_button([entry], listed)
     if isinstance(entry.job, Series):

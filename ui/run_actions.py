@@ -29,13 +29,13 @@ def open_trash() -> Trash:
 
 def name_button(entry: Entry) -> None:
     """A button that asks for a title and a note."""
-    ships = entry.job.path.is_relative_to(runs.weights_dir())
-    if not ships and st.button("Title and note", icon=":material/edit:"):
-        _name(entry)
+    if entry.state != "shipped" and st.button("Title and note", icon=":material/edit:"):
+        ask_name(entry)
 
 
 @st.dialog("Title and note")
-def _name(entry: Entry) -> None:
+def ask_name(entry: Entry) -> None:
+    """Ask for a title and a note."""
     st.caption(f"The id stays: {plain(entry.id)}")
     title = st.text_input("Title", entry.note.title, max_chars=notes.MOST_TITLE, placeholder=entry.id)
     note = st.text_area("Note", entry.note.note, max_chars=notes.MOST_NOTE)
@@ -49,12 +49,12 @@ def delete_button(chosen: Sequence[Entry], listed: Sequence[Entry]) -> None:
     """A button that asks before it deletes what is chosen; none where nothing of it may go."""
     deletable = [entry for entry in chosen if entry.job.path.parent == runs.runs_dir()]
     if deletable and st.button("Delete", icon=":material/delete:"):
-        _delete(deletable, listed)
+        ask_delete(deletable, listed)
 
 
 @st.dialog("Delete?")
-def _delete(chosen: Sequence[Entry], listed: Sequence[Entry]) -> None:
-    """What goes and how large it is, and what else is concerned."""
+def ask_delete(chosen: Sequence[Entry], listed: Sequence[Entry]) -> None:
+    """Ask before deleting: what goes, how large it is, and which runs came of it."""
     total = 0
     for entry in chosen:
         found = trash.sizes(entry.job)
@@ -90,11 +90,20 @@ def _forget(ids: Sequence[str]) -> None:
 
 
 def show_trash() -> None:
-    """What was deleted, each with a way back."""
-    for folder in open_trash().held():
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f"Deleted: {plain(folder.name)}", width="content")
-            st.button("Undo", icon=":material/undo:", key=f"undo-{folder}", on_click=_restore, args=[folder])
+    """What was deleted, each with a way back; all but the last out of sight."""
+    held = open_trash().held()
+    if held:
+        _show_deleted(held[0])
+    if more := held[1:]:
+        with st.expander(f"{len(more)} more deleted"):
+            for folder in more:
+                _show_deleted(folder)
+
+
+def _show_deleted(folder: Path) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"Deleted: {plain(folder.name)}", width="content")
+        st.button("Undo", icon=":material/undo:", key=f"undo-{folder}", on_click=_restore, args=[folder])
 
 
 def _restore(folder: Path) -> None:

@@ -24,15 +24,13 @@ COLORS = {
 
 def show_heading(entry: Entry) -> None:
     """Title, state and note; of a run that can be read also what it is, in a line."""
-    status = entry.status
     st.subheader(plain(entry.title))
     with st.container(horizontal=True, vertical_alignment="center"):
-        shipped = getattr(entry.job, "shipped", False)
-        st.badge("Shipped" if shipped else status.state.capitalize(), color=COLORS.get(status.state, "blue"))
+        st.badge(entry.state.capitalize(), color=COLORS.get(entry.state, "blue"))
         if entry.note.title:
             st.caption(plain(entry.id), width="content")
-    if status.message and not isinstance(entry.job, Series):  # a series says it in its own view
-        st.caption(plain(status.message))
+    if entry.status.message and not isinstance(entry.job, Series):  # a series says it in its own view
+        st.caption(plain(entry.status.message))
     if entry.note.note:
         st.markdown(plain(entry.note.note).replace("\n", "  \n"))
     if entry.is_run:

@@ -57,7 +57,7 @@ def _unfolded(listed: Sequence[Entry]) -> list[Entry]:
 def _matches(entry: Entry, words: str) -> bool:
     """Whether all words are somewhere in what is known of an entry."""
     recipe = (entry.recipe.title, entry.recipe.name) if entry.recipe else ()
-    known = " ".join((entry.id, *vars(entry.note).values(), entry.status.state, entry.dataset, *recipe)).casefold()
+    known = " ".join((entry.id, *vars(entry.note).values(), entry.state, entry.dataset, *recipe)).casefold()
     return all(word in known for word in words.casefold().split())
 
 
@@ -92,11 +92,10 @@ def _draw(visible: Sequence[Entry], chosen: dict[str, Entry]) -> None:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    status = entry.status
     return {
         "Run": f"\u2003{entry.title}" if getattr(entry.job, "is_member", False) else entry.title,
         "Runs": _fold_label(entry),
-        "State": "shipped" if getattr(entry.job, "shipped", False) else status.state,
+        "State": entry.state,
         "Best validation": entry.best,
         "Test": entry.test.accuracy if entry.test and entry.test.split == "test" else None,
         "Curve": list(entry.curve),
@@ -104,7 +103,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "Dataset": entry.dataset,
         "Epochs": entry.status.epoch or None,
         "Minutes": entry.seconds and entry.seconds / 60,
-        "Note": entry.note.note or (status.message if status.state == catalog.DAMAGED else ""),
+        "Note": entry.note.note or (entry.status.message if entry.state == catalog.DAMAGED else ""),
         "Made": datetime.fromtimestamp(entry.created) if entry.created else None,
     }
 
