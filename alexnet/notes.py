@@ -27,6 +27,11 @@ def read(job: Job) -> Note:
     return Note(**{name: text for name, text in texts.items() if isinstance(text, str)})
 
 
+def title(job: Job) -> str:
+    """What people call a job: the title that they gave it, or its id."""
+    return read(job).title or job.id
+
+
 def write(job: Job, note: Note) -> None:
     """Replace the note; spaces around are cut off, and where nothing is left the file goes.
 

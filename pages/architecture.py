@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 import ui
-from alexnet import images, runs
+from alexnet import images, notes, runs
 from ui import architecture, architecture_demos, architecture_drawing, architecture_maps, architecture_unit
 from ui.architecture import go
 
@@ -34,7 +34,7 @@ def choose_run(usable: list[runs.Run]) -> runs.Run:
         st.warning(f"There is no run called {ui.plain(wanted)} with weights here.")
     st.session_state["opened"] = found or usable[0]
     keep = {"key": "opened", "on_change": lambda: go(run=st.session_state["opened"].id, unit=None, place=None)}
-    return st.selectbox("Run", usable, format_func=lambda run: run.id, **keep)
+    return st.selectbox("Run", usable, format_func=notes.title, **keep)
 
 
 def pick_layer(name: str, unit: int | None = None, place: str | None = None) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 import streamlit as st
 
 import ui
-from alexnet import images, runs
+from alexnet import images, notes, runs
 
 
 def choose_run(usable: list[runs.Run]) -> runs.Run:
@@ -20,7 +20,7 @@ def choose_run(usable: list[runs.Run]) -> runs.Run:
         else:
             st.warning(f"There is no run called {ui.plain(wanted)} with weights here.")
     keep = {"key": "run", "on_change": lambda: st.query_params.update(run=st.session_state["run"].id)}
-    return st.selectbox("Run", usable, format_func=lambda run: run.id, **keep)
+    return st.selectbox("Run", usable, format_func=notes.title, **keep)
 
 
 def load(run: runs.Run) -> ui.Network | None:

@@ -9,6 +9,7 @@ import streamlit as st
 import ui
 from alexnet import catalog
 from alexnet.catalog import Entry
+from alexnet.runs import Run
 from alexnet.series import Series
 
 PAUSE = 2.0  # seconds between two looks at runs that train
@@ -17,7 +18,12 @@ TABS = {"Overview": ui.show_overview, "Submit": lambda entry: ui.show_submit(ent
 
 def show_one(entry: Entry, listed: Sequence[Entry]) -> None:
     """A run, a series or a damaged folder by itself."""
-    st.button("All runs", type="tertiary", icon=":material/arrow_back:", on_click=st.query_params.clear)
+    with st.container(horizontal=True):
+        back = {"type": "tertiary", "icon": ":material/arrow_back:"}
+        st.button("All runs", on_click=st.query_params.pop, args=["run", None], **back)
+        if isinstance(entry.job, Run) and entry.job.is_member:
+            whole = entry.job.path.parent.name
+            st.button(f"All of {ui.plain(whole)}", on_click=open_run, args=[whole], **back)
     left, right = st.columns([3, 2])
     with left:
         ui.show_heading(entry)
@@ -36,7 +42,7 @@ def show_one(entry: Entry, listed: Sequence[Entry]) -> None:
 
 def open_run(name: str) -> None:
     """Have a run shown by itself: in this tab and, by its address, after a reload or from a link."""
-    st.query_params.from_dict({"run": name})
+    st.query_params["run"] = name
 
 
 def show_all(listed: Sequence[Entry]) -> None:

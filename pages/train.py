@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 import ui
-from alexnet import data, figures, runs, turns
+from alexnet import data, figures, notes, runs, turns
 from alexnet.recipes import RECIPES, Recipe
 from alexnet.runs import Run, Status
 from alexnet.schedules import learning_rate
@@ -34,7 +34,7 @@ def choose_job() -> Run | Series | None:
     if wanted not in (NEW, *made):
         st.warning(f"There is no run called {ui.plain(wanted)} here.")
         wanted = NEW
-    titles = {NEW: "New run", **{name: f"{name} ({status.state})" for name, status in states.items()}}
+    titles = {NEW: "New run", **{n: f"{notes.title(made[n])} ({status.state})" for n, status in states.items()}}
     st.session_state["picked"] = wanted
     pick = {"key": "picked", "on_change": lambda: show(st.session_state["picked"])}
     st.selectbox("Run", list(titles), format_func=titles.get, label_visibility="collapsed", **pick)

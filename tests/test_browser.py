@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ import time
 import pytest
 
 from alexnet import doodles, runs
+from alexnet.recipes import RECIPES
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 STARTUP = 60_000  # ms that the first import of torch may take on a busy machine
@@ -24,9 +26,14 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory):
-    """The address of the app, started as a person would, with a home of its own."""
-    home = tmp_path_factory.mktemp("home")
+def home(tmp_path_factory):
+    """That of the app, its own."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def app(home):
+    """The address of the app, started as a person would."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -217,7 +224,7 @@ def test_a_photo_is_followed_into_a_layer_a_unit_and_a_place_and_a_reload_finds_
     page.get_by_role("heading", name="conv1, map 7, row ").wait_for()
 
 
-@pytest.mark.parametrize("path", ["", "/classify", "/train", "/architecture"])
+@pytest.mark.parametrize("path", ["", "/classify", "/train", "/runs", "/runs?run=cats-dogs", "/architecture"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_the_screen(chromium, app, path, width):
     context = chromium.new_context(viewport={"width": width, "height": 800})
@@ -261,3 +268,58 @@ def test_painting_over_the_photo_moves_the_probabilities(page, app):
     page.get_by_text("2% erased").wait_for()
     page.keyboard.press("Delete")
     page.get_by_text("0% erased").wait_for()
+
+
+def finished_run(folder, curve: list[float], created: float) -> None:
+    """A run folder as a trainer leaves it, of a run in which nothing was trained."""
+    dataset = {"name": "pets", "fingerprint": "", "photos": 9}
+    config = runs.configuration(RECIPES["first-run"], ["cat", "dog"], "pets", dataset)
+    folder.mkdir(parents=True)
+    runs.write_json(folder / "run.json", {**config, "created": created})
+    records = (
+        {"epoch": e, "step": e, "split": "val", "loss": 1.0, "accuracy": a} for e, a in enumerate(curve, start=1)
+    )
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    runs.write_status(folder, runs.Status(state="finished", epoch=len(curve), epochs=len(curve)))
+
+
+def tick(page, row: int) -> None:
+    """Choose or leave a row of the table, from 0."""
+    box = page.get_by_test_id("stDataFrame").first.bounding_box()
+    page.mouse.click(box["x"] + 18, box["y"] + 35 * (row + 1.5))
+    settled(page)
+
+
+def test_runs_are_chosen_compared_named_deleted_and_brought_back(page, app, home):
+    future = time.time() + 1e6  # so that they come first
+    finished_run(home / "runs" / "one", [0.5, 0.7], future + 1)
+    finished_run(home / "runs" / "two", [0.6, 0.8], future)
+    page.goto(f"{app}/runs")
+    page.get_by_test_id("stDataFrame").first.wait_for()
+    settled(page)
+    tick(page, 0)
+    page.wait_for_url("**runs=one")
+    tick(page, 1)
+    page.wait_for_url("**runs=one%2Ctwo")
+    page.get_by_role("heading", name="Settings that differ").wait_for()
+    page.reload()
+    page.get_by_role("heading", name="Settings that differ").wait_for()
+    settled(page)
+    names = "() => [...document.querySelectorAll('.live-chart')].flatMap(e => e.data ?? []).map(t => t.name)"
+    assert page.evaluate(names) == ["one", "two"]
+    tick(page, 1)
+    page.wait_for_url("**runs=one")
+
+    page.get_by_role("button", name="Title and note").click()
+    page.get_by_role("textbox", name="Title", exact=True).fill("The *first*")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("dialog").wait_for(state="detached")
+    page.get_by_role("button", name="Open", exact=True).click()
+    page.get_by_role("heading", name="The *first*").wait_for()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Undo").wait_for()
+    assert not (home / "runs" / "one").exists()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").wait_for(state="detached")
+    assert json.loads((home / "runs" / "one" / "note.json").read_text())["title"] == "The *first*"
