@@ -15,11 +15,10 @@ from typing import Any
 
 from alexnet import calibration
 from alexnet.calibration import Calibration
-from alexnet.evaluate import MOST_SHOWN, frequent_confusions
 from alexnet.familiarity import neither
+from alexnet.measures import MOST_SHOWN, frequent_confusions, interval
 from alexnet.recipes import RECIPES, Recipe
 from alexnet.runs import Run
-from alexnet.significance import interval
 
 FILE = "card.md"
 MAIN_SETTINGS = (  # always told; all others where they differ from the defaults

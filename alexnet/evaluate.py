@@ -16,17 +16,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from alexnet import calibration, data, familiarity, runs
+from alexnet import calibration, data, familiarity, measures, predictions, runs
 from alexnet.data import DataError, Dataset, Photo
 from alexnet.images import PhotoError, open_photo
 from alexnet.predict import Classifier
-from alexnet.significance import interval
 
 BATCH = 64
-BINS = 15  # of the top probability, as in Guo et al. 2017 (arXiv 1706.04599)
 COVERAGE = 0.9  # of the photos, at which the risk is reported
 TOP = 5  # of more classes the share of photos is told whose class is among so many likeliest ones, as for ImageNet
-MOST_SHOWN = 12  # classes up to which people are told all of them, and all their confusions
 MOST_COLUMNS = 100  # classes up to which the probability of each is written
 
 
@@ -58,12 +55,13 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, A
         `accuracy` (0 to 1), `loss` (mean cross-entropy in nats), `count`, `classes`, `confusion` (counts; rows are true
         classes, columns predicted ones), `per_class` (name -> `count` and `accuracy`, None where there is no photo), `ece`
         (0 to 1), `risk_at_90` (the error rate, 0 to 1, of the 90 % of photos with the highest top probability) and
-        `reliability` (as the function of that name has it). Of more than five classes also `top5` (0 to 1), the share of
+        `reliability` (as `measures.reliability` has it). Of more than five classes also `top5` (0 to 1), the share of
         photos whose class is among the five likeliest.
     """
-    n, probabilities = len(classes), logits.double().softmax(1)
-    bins = reliability(probabilities, labels)
-    confusion = torch.bincount(labels * n + logits.argmax(dim=1), minlength=n * n).view(n, n)
+    n, predicted = len(classes), logits.argmax(dim=1)
+    confidence, right = logits.double().softmax(1).amax(1), predicted == labels
+    bins = measures.reliability(confidence, right)
+    confusion = torch.bincount(labels * n + predicted, minlength=n * n).view(n, n)
     top = {f"top{TOP}": top_accuracy(logits, labels, TOP)} if n > TOP else {}
     return {
         "accuracy": confusion.trace().item() / len(labels),
@@ -72,18 +70,10 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, A
         "count": len(labels),
         "classes": list(classes),
         "confusion": confusion.tolist(),
-        "per_class": by_class(confusion.tolist(), classes),
-        "ece": expected_calibration_error(bins),
-        "risk_at_90": risk(probabilities, labels, COVERAGE),
+        "per_class": measures.by_class(confusion.tolist(), classes),
+        "ece": measures.expected_calibration_error(bins),
+        "risk_at_90": measures.risk(confidence, right, COVERAGE),
         "reliability": bins,
-    }
-
-
-def by_class(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The `per_class` of `score`, from its `confusion`."""
-    counts = {name: (row[index], sum(row)) for index, (name, row) in enumerate(zip(classes, confusion, strict=True))}
-    return {
-        name: {"count": total, "accuracy": right / total if total else None} for name, (right, total) in counts.items()
     }
 
 
@@ -96,67 +86,6 @@ def top_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
     earlier = torch.arange(logits.shape[1]) < labels[:, None]
     ahead = (logits > own) | ((logits == own) & earlier)
     return (ahead.sum(1) < k).double().mean().item()
-
-
-def frequent_confusions(
-    confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int
-) -> list[tuple[str, str, int]]:
-    """True class, predicted class and count of the `most` frequent mistakes in the `confusion` of `score`."""
-    wrong = (
-        (count, true, predicted)
-        for true, row in enumerate(confusion)
-        for predicted, count in enumerate(row)
-        if count and true != predicted
-    )
-    chosen = sorted(wrong, key=lambda mistake: -mistake[0])[:most]
-    return [(classes[true], classes[predicted], count) for count, true, predicted in chosen]
-
-
-def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> list[dict[str, Any]]:
-    """How often the network is right where it is so sure: photos in equal-width bins of their top probability.
-
-    Args:
-        probabilities: `(N, classes)` float; rows sum to 1.
-        labels: `(N,)` int64.
-        bins: how many divide 0 to 1; each holds its upper edge.
-
-    Returns:
-        For each bin that holds a photo `count`, `confidence` (mean top probability), `accuracy` and `interval` (95 %).
-    """
-    top, predicted = probabilities.double().max(1)
-    edges = torch.arange(1, bins, dtype=torch.float64) / bins
-    place, right = torch.bucketize(top, edges), (predicted == labels).double()
-    found = []
-    for index in place.unique().tolist():
-        inside = place == index
-        count, accuracy = int(inside.sum()), right[inside].mean().item()
-        confidence = top[inside].mean().item()
-        found.append(
-            {"count": count, "confidence": confidence, "accuracy": accuracy, "interval": interval(accuracy, count)}
-        )
-    return found
-
-
-def expected_calibration_error(bins: Sequence[dict[str, Any]]) -> float:
-    """The mean distance of confidence from accuracy, weighted by the photos in each of the bins of `reliability`.
-
-    Naeini et al. 2015, as Guo et al. 2017 (arXiv 1706.04599, section 2) have it.
-    """
-    total = sum(b["count"] for b in bins)
-    return sum(b["count"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / total
-
-
-def risk(probabilities: Tensor, labels: Tensor, coverage: float) -> float:
-    """The error rate of the share `coverage` of photos with the highest top probability (El-Yaniv and Wiener 2010).
-
-    Of photos that tie at the edge of that share each counts alike, so that their order does not matter.
-    """
-    top, predicted = probabilities.double().max(1)
-    kept = max(1, round(coverage * len(top)))
-    edge = top.topk(kept).values[-1]
-    wrong, above, tied = (predicted != labels).double(), top > edge, top == edge
-    share = (kept - above.sum()) / tied.sum()
-    return ((wrong[above].sum() + share * wrong[tied].sum()) / kept).item()
 
 
 def auroc(inside: Tensor, outside: Tensor) -> float:
@@ -184,6 +113,37 @@ def evaluate(
     logits, scores = _examine(classifier, _stacks(classifier, photos, crop, tell))
     labels = torch.tensor([index[photo.label] for photo in photos])
     return Evaluation(classifier.classes, tuple(photo.path for photo in photos), labels, logits, scores)
+
+
+def evaluate_and_keep(
+    classifier: Classifier,
+    name: str,
+    dataset: Dataset,
+    split: str,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Path:
+    """Evaluate a split of `dataset`, known as `name`, unless that was done before; where `predictions.place` says.
+
+    Raises:
+        DataError: as `evaluate` and `data.split_of`.
+        RunError: the result cannot be written into the run's folder.
+    """
+    run = classifier.run
+    photos = data.split_of(dataset, run.recipe, split)
+    folder = predictions.place(run, dataset, split)
+    if (folder / predictions.FILE).exists():
+        return folder
+    try:
+        folder.parent.mkdir(exist_ok=True)  # what could not be kept is not computed
+        evaluation = evaluate(classifier, dataset, photos, progress)
+        folder.mkdir(exist_ok=True)
+        write_report(folder, evaluation, split=split, data=name, network=predictions.network(run))
+    except OSError as error:
+        raise runs.RunError(
+            f"The evaluation cannot be kept in the folder of {run.id} ({error.strerror}); free some space or give "
+            "yourself permission to write there."
+        ) from None
+    return folder
 
 
 def _cropper(classifier: Classifier, dataset: Dataset) -> Callable[[Photo], Image.Image]:
@@ -323,7 +283,7 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int]:
     exact = {name: index for index, name in enumerate(known)}
     for name in names:
         if _meaning(name) not in meanings:
-            knows = ", ".join(known) if len(known) <= MOST_SHOWN else f"{len(known):,} others"
+            knows = ", ".join(known) if len(known) <= measures.MOST_SHOWN else f"{len(known):,} others"
             raise DataError(f"The photos have a class {name}, and this run knows only {knows}.")
     return [exact.get(name, meanings[_meaning(name)]) for name in names]
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from alexnet import data, runs, series
+from alexnet.measures import by_class
 from alexnet.recipes import Recipe
 from alexnet.runs import FOLDS_FILE, Run, RunError
 from alexnet.series import Series, mean_and_deviation
@@ -88,8 +89,6 @@ def summarize(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
         accuracy, loss and count of each; and over all photos, each of which was tested once, `count`, `classes`,
         `confusion` and `per_class` as `score` has them.
     """
-    from alexnet.evaluate import by_class  # imports torch
-
     classes = reports[0]["classes"]
     confusion = np.sum([report["confusion"] for report in reports], axis=0).tolist()
     return {

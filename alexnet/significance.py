@@ -1,19 +1,10 @@
-"""How sure a measured accuracy is, and whether two networks differ by more than chance. Nothing here imports torch."""
+"""Whether two networks differ by more than chance. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-
-def interval(accuracy: float, count: int) -> list[float]:
-    """Lower and upper end of the 95 % confidence interval of an accuracy on `count` photos (Wilson 1927)."""
-    z = 1.959963984540054
-    middle = accuracy + z * z / (2 * count)
-    reach = z * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
-    low, high = ((middle + sign * reach) / (1 + z * z / count) for sign in (-1, 1))
-    return [max(0.0, low), min(1.0, high)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import math
 from dataclasses import replace
@@ -23,20 +22,16 @@ from alexnet.evaluate import (
     auroc,
     calibrate,
     evaluate,
-    expected_calibration_error,
-    frequent_confusions,
     match_classes,
     measure_neither,
-    reliability,
-    risk,
     score,
     top_accuracy,
     write_report,
 )
+from alexnet.measures import interval
 from alexnet.predict import Classifier
 from alexnet.recipes import Recipe
 from alexnet.runs import Run
-from alexnet.significance import interval
 
 
 def logits_of(*rows: tuple[float, ...]) -> torch.Tensor:
@@ -108,14 +103,6 @@ def test_the_share_among_the_likeliest_grows_from_accuracy_to_all(levels):
     assert shares[4] == pytest.approx(5 / 9, abs=0.06)  # a guess, with ties as without
 
 
-def test_frequent_confusions_by_hand():
-    confusion = [[9, 0, 2], [3, 5, 2], [0, 1, 4]]
-    mistakes = [("bee", "ant", 3), ("ant", "cow", 2), ("bee", "cow", 2), ("cow", "bee", 1)]
-    assert frequent_confusions(confusion, ("ant", "bee", "cow"), 10) == mistakes
-    assert frequent_confusions(confusion, ("ant", "bee", "cow"), 2) == mistakes[:2]
-    assert frequent_confusions([[3, 0], [0, 4]], ("ant", "bee"), 10) == []
-
-
 def test_a_thousand_classes_stay_readable(tmp_path, capsys):
     random = torch.Generator().manual_seed(0)
     classes = tuple(f"class {number:03}" for number in range(1000))
@@ -150,72 +137,6 @@ def test_a_thousand_classes_stay_readable(tmp_path, capsys):
 def test_a_loss_beyond_float32_is_still_a_number():
     metrics = score(torch.tensor([[300.0, -300.0]]), torch.tensor([1]), ("cat", "dog"))
     assert metrics["loss"] == pytest.approx(600) and metrics["accuracy"] == 0
-
-
-def binary(tops: list[float]) -> torch.Tensor:
-    """Probabilities of two classes, the first of which has these."""
-    top = torch.tensor(tops, dtype=torch.float64)
-    return torch.stack([top, 1 - top], 1)
-
-
-def labels_of(rights: list[int]) -> torch.Tensor:
-    """Labels with which `binary` is right where there is a one."""
-    return 1 - torch.tensor(rights)
-
-
-@pytest.mark.parametrize(
-    ("tops", "rights", "error"),
-    [
-        ([0.8] * 10 + [0.6] * 5, [1] * 8 + [0] * 2 + [1] * 3 + [0] * 2, 0),  # right as often as it says
-        ([0.95] * 8, [1, 0] * 4, 0.45),  # always too sure
-        ([0.55] * 8, [1] * 8, 0.45),  # never sure enough
-        ([1.0] * 4, [1] * 4, 0),
-        ([0.7, 0.72], [1, 0], 0.21),  # one bin
-        ([0.7, 0.75], [1, 0], (0.3 + 0.75) / 2),  # two of them
-    ],
-)
-def test_calibration_error_by_hand(tops, rights, error):
-    bins = reliability(binary(tops), labels_of(rights))
-    assert expected_calibration_error(bins) == pytest.approx(error)
-
-
-def test_reliability_against_one_photo_after_the_other():
-    """Confidences in sixtieths, many of them alike, and some on the edges between fifteen bins."""
-    random = np.random.default_rng(2)
-    tops, rights = random.integers(20, 61, 300) / 60, random.integers(0, 2, 300)
-    expected = []
-    for number in range(15):
-        inside = [(t, r) for t, r in zip(tops, rights, strict=True) if number / 15 < t <= (number + 1) / 15]
-        if inside:
-            expected.append((len(inside), *np.mean(inside, axis=0)))
-    probabilities = torch.from_numpy(np.stack([tops, *[(1 - tops) / 3] * 3], 1))
-    bins = reliability(probabilities, labels_of(rights.tolist()))
-    found = [(b["count"], b["confidence"], b["accuracy"]) for b in bins]
-    assert np.allclose(found, expected) and len(found) == 11
-    gaps = [count * abs(confidence - accuracy) for count, confidence, accuracy in expected]
-    assert expected_calibration_error(bins) == pytest.approx(sum(gaps) / 300)
-    assert [b["interval"] for b in bins] == [interval(b["accuracy"], b["count"]) for b in bins]
-
-
-@pytest.mark.parametrize(
-    ("tops", "rights", "coverage", "error"),
-    [
-        ([0.99, 0.9, 0.8, 0.7, 0.6, 0.95, 0.85, 0.75, 0.65, 0.55], [1, 1, 0, 1, 1, 1, 1, 1, 1, 0], 0.9, 1 / 9),
-        ([0.6, 0.7, 0.8, 0.9], [0, 1, 1, 1], 0.5, 0),
-        ([0.6, 0.7, 0.8, 0.9], [0, 1, 1, 0], 1.0, 0.5),
-        ([0.7], [0], 0.9, 1),
-        ([0.9, 0.9, 0.9, 0.9], [0, 1, 1, 1], 0.5, 1 / 4),  # whatever their order
-    ],
-)
-def test_risk_by_hand(tops, rights, coverage, error):
-    assert risk(binary(tops), labels_of(rights), coverage) == pytest.approx(error)
-
-
-def test_risk_is_the_mean_over_all_orders_of_photos_that_tie():
-    tops, rights = [0.9, 0.6, 0.8, 0.8, 0.8, 0.6], [1, 0, 0, 1, 1, 1]
-    orders = [sorted(order, key=lambda i: -tops[i])[:3] for order in itertools.permutations(range(6))]
-    mean = np.mean([[1 - rights[i] for i in kept] for kept in orders])
-    assert risk(binary(tops), labels_of(rights), 0.5) == pytest.approx(mean)
 
 
 def test_auroc_counts_pairs():

@@ -22,6 +22,7 @@ LIGHT = ["alexnet", *(f"alexnet.{name}" for name in ("errors", "recipes", "runs"
 LIGHT += [f"alexnet.{name}" for name in ("downloads", "doodles", "turns", "folds", "maps", "__main__")]
 LIGHT += ["alexnet.published", "alexnet.schedules", "alexnet.series", "alexnet.sweep"]
 LIGHT += [f"alexnet.{name}" for name in ("catalog", "compare", "notes", "significance", "trash")]
+LIGHT += ["alexnet.measures", "alexnet.predictions"]
 
 # Imports each module in turn and tells which heavy packages were there after it.
 PROBE = """

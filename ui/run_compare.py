@@ -11,8 +11,9 @@ import streamlit as st
 
 from alexnet import compare, figures, sweep
 from alexnet.catalog import Entry
+from alexnet.measures import interval
 from alexnet.runs import Run, RunError
-from alexnet.significance import Paired, interval
+from alexnet.significance import Paired
 from ui.charts import live_chart
 from ui.page import duration, label_of, plain
 

@@ -6,8 +6,8 @@ import streamlit as st
 
 from alexnet import figures
 from alexnet.catalog import Entry
+from alexnet.measures import interval
 from alexnet.series import Series
-from alexnet.significance import interval
 from ui.card import about
 from ui.charts import live_chart
 from ui.page import duration, numbers, plain

@@ -7,6 +7,7 @@ from typing import Any
 
 from alexnet import runs
 from alexnet.errors import LabError
+from alexnet.measures import MOST_SHOWN, frequent_confusions
 
 DATA_HELP = "a folder of photos, or doodles, dogs-vs-cats, oxford-pets, svhn"
 RUN_HELP = "the name or folder of a run; the shipped weights by default"
@@ -35,8 +36,6 @@ def show_progress(stage: str, done: int, total: int) -> None:
 
 def print_confusion(metrics: dict[str, Any]) -> None:
     """The counts of `score`, a line for each true class; of many classes a line for each of the most frequent mistakes."""
-    from alexnet.evaluate import MOST_SHOWN, frequent_confusions  # imports torch
-
     if len(metrics["classes"]) > MOST_SHOWN:
         print("  most frequent mistakes:")
         for name, predicted, count in frequent_confusions(metrics["confusion"], metrics["classes"], 10):

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from alexnet.commands import DATA_HELP, RUN_HELP, chosen_run, print_confusion, show_progress
+from alexnet.measures import interval
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -33,7 +34,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     from alexnet import data
     from alexnet.evaluate import evaluate, measure_neither
     from alexnet.predict import load_classifier
-    from alexnet.significance import interval
 
     run = chosen_run(options.run)
     if options.neither:
