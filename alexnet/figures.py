@@ -134,7 +134,7 @@ def reliability(bins: Sequence[Record]) -> go.Figure:
     """How often the network is right where it is so sure, beside the diagonal on which both would be the same.
 
     Args:
-        bins: as `alexnet.evaluate.reliability` has them: `confidence`, `accuracy`, the `interval` of that, `count`.
+        bins: as `alexnet.measures.reliability` has them: `confidence`, `accuracy`, the `interval` of that, `count`.
     """
     start = math.floor(10 * min([0.5, *(end for b in bins for end in (b["confidence"], *b["interval"]))])) / 10
     diagonal = _line("Perfectly calibrated", [(start, start), (1, 1)], color=TRAINING, width=1)
@@ -334,3 +334,88 @@ def accuracy_intervals(measured: Sequence[Mapping[str, Any]]) -> go.Figure:
     figure.update_xaxes(title_text="Accuracy, with its 95 % interval", tickformat="~%", fixedrange=True)
     figure.update_yaxes(type="category", autorange="reversed", fixedrange=True)
     return _styled(figure).update_layout(showlegend=False, hovermode="closest", modebar_remove=["toImage"])
+
+
+def roc(points: Sequence[Point], name: str, color: str) -> go.Figure:
+    """The true over the false positive rate of answers for the class `name`, from (false, true) pairs, 0 to 1."""
+    hover = f"{name}: %{{y:.1%}} found, %{{x:.1%}} of the others taken for it"
+    curve = _line(name, thin(points, MAX_PARTIAL_POINTS), color=color, width=2.5, hover=hover)
+    curve.mode = "lines"
+    figure = go.Figure([_reference("Chance", (0, 0), (1, 1)), curve])
+    return _of_shares(figure, "False positive rate", "True positive rate")
+
+
+def precision_recall(points: Sequence[Point], name: str, color: str, share: float) -> go.Figure:
+    """Precision over recall of answers for the class `name`, from (recall, precision) pairs, 0 to 1, as steps.
+
+    `share` of the photos are of that class: the precision of chance.
+    """
+    hover = "Precision %{y:.1%} at recall %{x:.1%}"
+    curve = _line(name, thin(points, MAX_PARTIAL_POINTS), color=color, width=2.5, hover=hover)
+    curve.mode, curve.line.shape = "lines", "vh"
+    figure = go.Figure([_reference("Chance", (0, share), (1, share)), curve])
+    return _of_shares(figure, "Recall", "Precision")
+
+
+def risk_coverage(points: Sequence[Point], overall: float) -> go.Figure:
+    """The error rate of the share of photos that the network is surest of, from (coverage, risk) pairs, 0 to 1.
+
+    `overall` is that of all photos, which a random choice of the same share has, too.
+    """
+    hover = "%{y:.1%} wrong among the surest %{x:.1%}"
+    curve = _line("Surest first", thin(points, MAX_PARTIAL_POINTS), color=VALIDATION, width=2.5, hover=hover)
+    curve.mode = "lines"
+    figure = _of_shares(
+        go.Figure([_reference("Random order", (0, overall), (1, overall)), curve]), "Coverage: share of photos", "Risk"
+    )
+    highest = max([overall, *(risk for _, risk in points)])
+    return figure.update_yaxes(range=[-0.02 * highest, 1.05 * highest or 1], title_text="Risk: share that is wrong")
+
+
+def accuracies(rows: Sequence[Record], overall: float) -> go.Figure:
+    """Accuracies as bars, one below the other, each with its interval; a line marks that of all photos.
+
+    Args:
+        rows: `name`, `accuracy` and its `interval` (0 to 1), `count`, and `color`.
+        overall: 0 to 1.
+    """
+    values = [row["accuracy"] for row in rows]
+    low, high = zip(*(row["interval"] for row in rows), strict=True)
+    bars = go.Bar(
+        x=[round(value, 5) for value in values],
+        y=[row["name"] for row in rows],
+        orientation="h",
+        width=0.6,
+        marker={"color": [row["color"] for row in rows], "line": {"width": 0}},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [round(end - value, 5) for end, value in zip(high, values, strict=True)],
+            "arrayminus": [round(value - end, 5) for end, value in zip(low, values, strict=True)],
+            "thickness": 1.5,
+            "width": 4,
+            "color": TRAINING,
+        },
+        customdata=[[row["count"], f"{row['interval'][0]:.1%} to {row['interval'][1]:.1%}"] for row in rows],
+        hovertemplate="%{y}: %{x:.1%} of %{customdata[0]:,} photos, 95% interval %{customdata[1]}<extra></extra>",
+    )
+    figure = go.Figure(bars)
+    figure.add_vline(overall, line={"color": TRAINING, "width": 1.5, "dash": "dot"})
+    figure.update_xaxes(title_text="Accuracy", range=[0, 1.02], tickformat=".0%", fixedrange=True)
+    figure.update_yaxes(type="category", autorange="reversed", fixedrange=True)
+    return _styled(figure).update_layout(hovermode="closest", modebar_remove=["toImage"], showlegend=False)
+
+
+def _reference(name: str, start: Point, end: Point) -> go.Scatter:
+    line = _line(name, [start, end], color=TRAINING, width=1)
+    line.line.dash = "dot"
+    return line
+
+
+def _of_shares(figure: go.Figure, x: str, y: str) -> go.Figure:
+    """`figure` with both axes from 0 to 1."""
+    span = {"range": [-0.01, 1.01], "tickformat": ".0%", "fixedrange": True}
+    figure.update_xaxes(title_text=x, **span)
+    figure.update_yaxes(title_text=y, **span)
+    # Room for the last label.
+    return _styled(figure).update_layout(hovermode="closest", modebar_remove=["toImage"], margin_r=24)

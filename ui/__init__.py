@@ -7,6 +7,7 @@ from ui.card import about
 from ui.charts import live_chart
 from ui.datasets import FOLDER, choose_photos, dataset, forget_dataset
 from ui.eraser import show_eraser
+from ui.evaluation import show_evaluation
 from ui.evidence import show_trust
 from ui.map_settings import MapSettings, choose_maps
 from ui.maps import Case, Network, draw_maps, map_grid
@@ -65,6 +66,7 @@ __all__ = [
     "show_eraser",
     "show_heading",
     "show_overview",
+    "show_evaluation",
     "show_photo",
     "show_submit",
     "show_trash",
