@@ -373,37 +373,44 @@ def risk_coverage(points: Sequence[Point], overall: float) -> go.Figure:
 
 
 def accuracies(rows: Sequence[Record], overall: float) -> go.Figure:
-    """Accuracies as bars, one below the other, each with its interval; a line marks that of all photos.
+    """Accuracies with their intervals, one below the other; a line marks that of all photos.
 
     Args:
         rows: `name`, `accuracy` and its `interval` (0 to 1), `count`, and `color`.
         overall: 0 to 1.
     """
-    values = [row["accuracy"] for row in rows]
-    low, high = zip(*(row["interval"] for row in rows), strict=True)
-    bars = go.Bar(
-        x=[round(value, 5) for value in values],
-        y=[row["name"] for row in rows],
-        orientation="h",
-        width=0.6,
-        marker={"color": [row["color"] for row in rows], "line": {"width": 0}},
+    figure = go.Figure([_accuracy(row) for row in rows])
+    figure.add_vline(overall, line={"color": TRAINING, "width": 1.5, "dash": "dot"})
+    ends = [overall, *(end for row in rows for end in row["interval"])]
+    span = [max(-0.01, min(ends) - 0.03), min(1.01, max(ends) + 0.03)]
+    figure.update_xaxes(title_text="Accuracy", range=span, tickformat=".0%", nticks=6, fixedrange=True)
+    names = [row["name"] for row in rows]
+    figure.update_yaxes(type="category", categoryarray=names, range=[len(rows) - 0.5, -0.5], fixedrange=True)
+    return _styled(figure).update_layout(
+        hovermode="closest", modebar_remove=["toImage"], showlegend=False, margin_t=10, margin_r=24
+    )
+
+
+def _accuracy(row: Record) -> go.Scatter:
+    """A point with its interval; a trace of its own, since those of one trace share a colour."""
+    (low, high), value = row["interval"], row["accuracy"]
+    return go.Scatter(
+        x=[round(value, 5)],
+        y=[row["name"]],
+        mode="markers",
+        marker={"size": 12, "color": row["color"]},
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [round(end - value, 5) for end, value in zip(high, values, strict=True)],
-            "arrayminus": [round(value - end, 5) for end, value in zip(low, values, strict=True)],
-            "thickness": 1.5,
-            "width": 4,
-            "color": TRAINING,
+            "array": [round(high - value, 5)],
+            "arrayminus": [round(value - low, 5)],
+            "thickness": 2.5,
+            "width": 6,
+            "color": row["color"],
         },
-        customdata=[[row["count"], f"{row['interval'][0]:.1%} to {row['interval'][1]:.1%}"] for row in rows],
-        hovertemplate="%{y}: %{x:.1%} of %{customdata[0]:,} photos, 95% interval %{customdata[1]}<extra></extra>",
+        name=row["name"],
+        hovertemplate=f"%{{y}}: {value:.1%} of {row['count']:,} photos,<br>95% interval {low:.1%} to {high:.1%}<extra></extra>",
     )
-    figure = go.Figure(bars)
-    figure.add_vline(overall, line={"color": TRAINING, "width": 1.5, "dash": "dot"})
-    figure.update_xaxes(title_text="Accuracy", range=[0, 1.02], tickformat=".0%", fixedrange=True)
-    figure.update_yaxes(type="category", autorange="reversed", fixedrange=True)
-    return _styled(figure).update_layout(hovermode="closest", modebar_remove=["toImage"], showlegend=False)
 
 
 def _reference(name: str, start: Point, end: Point) -> go.Scatter:

@@ -116,13 +116,9 @@ def place(run: Run, dataset: Dataset, split: str) -> Path:
     return run.path / FOLDER / f"{split}-{digest(f'{dataset.fingerprint} {network(run)}'.encode())[:12]}"
 
 
-def stored(run: Run) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folder and the report of each evaluation in `evaluations/` that was made with the network as it is now."""
-    folders = sorted(folder for folder in (run.path / FOLDER).glob("*") if (folder / FILE).is_file())
-    if not folders or not run.has_weights:
-        return
-    now = network(run)
-    for folder in folders:
+def stored(run: Run, now: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folder and the report of each evaluation that was made with the network as it is `now`, by its fingerprint."""
+    for folder in sorted(folder for folder in (run.path / FOLDER).glob("*") if (folder / FILE).is_file()):
         report = Run(folder).report()
         if report and report.get("network") == now and all(isinstance(report.get(n), str) for n in ("data", "split")):
             yield folder, report

@@ -193,3 +193,40 @@ def test_rank_correlations_keep_the_order_of_the_stages_and_show_negative_ones()
     assert list(bars.x) == ["fc8", "conv1"] and list(bars.y) == [0.9, -0.4]
     assert figure.layout.yaxis.range[0] < -0.4 and figure.layout.yaxis.range[1] > 1
     assert {shape.y0 for shape in figure.layout.shapes} == {0, 0.5}
+
+
+def test_curves_keep_their_points_and_the_colour_of_the_class():
+    points = [(0, 0), (0, 0.5), (0.25, 0.75), (1, 1)]
+    chance, roc = figures.roc(points, "dog", figures.DOG).data
+    assert list(zip(roc.x, roc.y, strict=True)) == points and roc.line.color == figures.DOG
+    assert [list(chance.x), list(chance.y)] == [[0, 1], [0, 1]]
+    chance, steps = figures.precision_recall(points, "cat", figures.CAT, share=0.3).data
+    assert steps.line.shape == "vh" and steps.line.color == figures.CAT and list(chance.y) == [0.3, 0.3]
+
+
+def test_a_curve_of_many_points_is_sent_in_little_with_both_ends():
+    points = [(i / 49_999, (i / 49_999) ** 0.2) for i in range(50_000)]
+    curve = figures.roc(points, "cat", figures.CAT).data[1]
+    assert len(curve.x) <= figures.MAX_PARTIAL_POINTS
+    assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("points", [[(0.5, 0), (1, 0.2)], [(0.5, 0), (1, 0)]])
+def test_risk_has_room_for_its_highest_point(points):
+    figure = figures.risk_coverage(points, overall=points[-1][1])
+    low, high = figure.layout.yaxis.range
+    assert low <= 0 and high > points[-1][1]
+
+
+def test_accuracies_have_their_intervals_and_colours_from_top_to_bottom():
+    rows = [
+        {"name": name, "accuracy": 0.8, "interval": [0.7, 0.85], "count": 10, "color": figures.class_color(name)}
+        for name in ("cat", "dog")
+    ]
+    figure = figures.accuracies(rows, overall=0.6)
+    assert [(t.marker.color, t.error_x.color) for t in figure.data] == [(c, c) for c in (figures.CAT, figures.DOG)]
+    assert figure.data[0].error_x.array == (0.05,) and figure.data[0].error_x.arrayminus == (0.1,)
+    top, bottom = figure.layout.yaxis.range
+    assert list(figure.layout.yaxis.categoryarray) == ["cat", "dog"] and top > bottom
+    low, high = figure.layout.xaxis.range
+    assert low < 0.6 and high > 0.85

@@ -10,7 +10,6 @@ import streamlit as st
 
 from alexnet import figures
 from alexnet.measures import MOST_SHOWN
-from ui.page import plain
 
 Cell = tuple[int, int]  # indices of the true class and of the predicted one
 
@@ -51,7 +50,7 @@ def _choose_classes(confusion: np.ndarray, classes: Sequence[str]) -> list[int]:
         f"Classes, of {len(classes):,}; at first those with most mistakes",
         range(len(classes)),
         default=sorted(worst),
-        format_func=lambda index: plain(classes[index]),
+        format_func=lambda index: classes[index],
         max_selections=MOST_SHOWN,
         key="confused",
     )

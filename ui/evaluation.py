@@ -13,13 +13,13 @@ import streamlit as st
 
 from alexnet import data, predictions
 from alexnet.predictions import Predictions
-from alexnet.runs import Run, RunError
+from alexnet.runs import Run
 from ui.datasets import FOLDER, dataset, forget_dataset
 from ui.evaluation_parts import show_parts
 from ui.gallery import Examined, first_page, in_folder
-from ui.networks import classifier, edition
+from ui.networks import Edition, edition, network_of
 from ui.own_photos import label_uploads
-from ui.page import kept, plain, plain_errors
+from ui.page import kept, plain_errors
 from ui.progress import progress_bar
 
 CHOSEN = "evaluation"  # in the address: the one that is shown
@@ -47,10 +47,10 @@ def _choose(run: Run) -> tuple[str, dict[str, Any]]:
     """Which evaluation is to be shown, and its report."""
     reports = {TRAINING: run.report() or {}} if (run.path / predictions.FILE).exists() else {}
     titles = {TRAINING: f"{_split(reports[TRAINING]).capitalize()}, at the end of training"} if reports else {}
-    for folder, report in predictions.stored(run):
-        reports[folder.name] = report
-        titles[folder.name] = f"{Path(report['data']).name}: {_split(report)}"
     if run.has_weights:
+        for folder, report in predictions.stored(run, _fingerprint(edition(run), run)):
+            reports[folder.name] = report
+            titles[folder.name] = f"{Path(report['data']).name}: {_split(report)}"
         titles |= {OTHERS: "Other photos", OWN: "Your own photos"}
     wanted = st.query_params.get(CHOSEN, next(iter(titles)))
     if wanted not in titles:
@@ -58,14 +58,19 @@ def _choose(run: Run) -> tuple[str, dict[str, Any]]:
         wanted = next(iter(titles))
     st.session_state["evaluation-chosen"] = wanted
     st.selectbox(
-        "Evaluated on", list(titles), format_func=lambda name: plain(titles[name]), key="evaluation-chosen",
+        "Evaluated on", list(titles), format_func=titles.get, key="evaluation-chosen",
         on_change=lambda: _open(st.session_state["evaluation-chosen"]),
     )  # fmt: skip
     return wanted, reports.get(wanted, {})
 
 
+@st.cache_data(show_spinner=False, max_entries=20)
+def _fingerprint(edition: Edition, _run: Run) -> str:
+    return predictions.network(_run)
+
+
 def _split(report: dict[str, Any]) -> str:
-    return SPLITS.get(report.get("split"), "photos")
+    return SPLITS.get(str(report.get("split")), "photos")
 
 
 def _open(name: str) -> None:
@@ -82,7 +87,7 @@ def _stored(run: Run, name: str, report: dict[str, Any]) -> Examined:
     changed = table.stat().st_mtime_ns if table.exists() else 0
     found = _read(str(folder), changed, tuple(run.config["classes"]))
     st.caption(_worth(report.get("split"), at_end=name == TRAINING))
-    return in_folder(run, found, report.get("data") or run.config["data"])
+    return in_folder(run, found, run.config["data"] if name == TRAINING else report["data"])
 
 
 @st.cache_resource(show_spinner=False, max_entries=20)
@@ -94,22 +99,23 @@ def _worth(split: str | None, at_end: bool) -> str:
     if split == "test":
         return "It neither learned from these photos nor chose its best epoch by them."
     if split == "val":
-        kept_none = "The run kept no test photos. " if at_end else ""
-        return f"{kept_none}By its validation photos its best epoch was chosen, so expect a little less on others."
+        these = "The run kept no test photos. These are its" if at_end else "These are its"
+        return f"{these} validation photos, by which its best epoch was chosen, so expect a little less on others."
     if split == "train":
-        return "From these photos it learned, so they say nothing about others."
+        return "It learned from these photos, so they say nothing about others."
     return "If it learned from some of these photos, expect less on others."
 
 
 def _evaluate_others(run: Run) -> None:
     """The choice of other photos, and the button that evaluates the run on them."""
     own = run.config["data"]
-    titles = {name: known.title for name, known in data.KNOWN.items() if data.available(name)}
-    titles = {own: f"{Path(own).name}, on which it was trained", **titles, FOLDER: "A folder on this computer"}
+    here = {name: known.title for name, known in data.KNOWN.items() if data.available(name)}
+    titles = {own: "", **here, FOLDER: "A folder on this computer"}
+    titles[own] = f"{here.get(own, Path(own).name)}, with which it was trained"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = kept(
-            st.selectbox, "Photos", key="evaluation-data", default=own, options=list(titles), width=300,
-            format_func=lambda name: plain(titles.get(name, name)),
+            st.selectbox, "Photos", key=f"evaluation-data-{own}", default=own, options=list(titles), width=300,
+            format_func=titles.get,
         )  # fmt: skip
         if name == FOLDER:
             folder = kept(
@@ -131,13 +137,9 @@ def _evaluate_others(run: Run) -> None:
 def _evaluate(run: Run, name: str, split: str) -> None:
     forget_dataset(name)  # what counts are the photos as they are now
     chosen = dataset(name)
-    with st.spinner("Loading the network"):
-        from alexnet.evaluate import evaluate_and_keep
+    network, _ = network_of(run)
+    from alexnet.evaluate import evaluate_and_keep  # imports torch
 
-        try:
-            network = classifier(*edition(run))
-        except OSError:
-            raise RunError(f"The weights of {run.id} have gone; choose another run.") from None
     with progress_bar(key="cancel-evaluation") as progress:
         folder = evaluate_and_keep(network, name, chosen, split, progress)
     _open(folder.name)

@@ -18,7 +18,7 @@ from ui.page import numbers, plain
 
 COVERAGE = 0.9  # of the photos, at which the risk is told
 HEIGHT = 340  # px of a figure
-MOST_BARS = 40  # classes
+MOST_ROWS = 40  # classes whose accuracy is drawn
 MOST_PILLS = 8  # classes that can be clicked; more of them are in a list
 WHICH = ("Mistakes", "All")
 
@@ -115,7 +115,7 @@ def _choose_positive(classes: tuple[str, ...]) -> str:
         return st.segmented_control(
             label, classes, default=classes[0], required=True, key="positive", bind="query-params", format_func=plain
         )
-    return st.selectbox(label, classes, key="positive", bind="query-params", format_func=plain)
+    return st.selectbox(label, classes, key="positive", bind="query-params")
 
 
 def _points(curve: measures.Curve) -> list[figures.Point]:
@@ -171,21 +171,21 @@ def _show_groups(examined: Examined) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("**By class**")
-        if len(rows) > MOST_BARS:
-            rows = sorted(rows, key=lambda row: row["accuracy"])[:MOST_BARS]
-            st.caption(f"The {MOST_BARS} worst of {len(groups):,}.")
-        _draw_bars(rows, overall, "by-class")
+        if len(rows) > MOST_ROWS:
+            rows = sorted(rows, key=lambda row: row["accuracy"])[:MOST_ROWS]
+            st.caption(f"The {MOST_ROWS} worst of {len(groups):,}.")
+        _draw_accuracies(rows, overall, "by-class")
     with right:
         st.markdown("**By size**, the photo's shorter side in pixels")
         sizes = _sizes(examined)
         if sizes:
             rows = [{**each, "name": _span(each), "color": figures.VALIDATION} for each in sizes]
-            _draw_bars(rows, overall, "by-size")
-    st.caption("Bars with their 95% intervals; the dotted line is the accuracy of all photos.")
+            _draw_accuracies(rows, overall, "by-size")
+    st.caption("Each with its 95% interval; the dotted line is the accuracy of all photos.")
 
 
-def _draw_bars(rows: list[dict[str, Any]], overall: float, key: str) -> None:
-    live_chart(figures.accuracies(rows, overall), key=key, height=90 + 44 * len(rows))
+def _draw_accuracies(rows: list[dict[str, Any]], overall: float, key: str) -> None:
+    live_chart(figures.accuracies(rows, overall), key=key, height=70 + 44 * len(rows))
 
 
 def _span(size: dict[str, Any]) -> str:

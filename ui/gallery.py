@@ -16,7 +16,7 @@ from alexnet import data, images
 from alexnet.predictions import Predictions
 from alexnet.runs import Run
 from ui.maps import explanation
-from ui.networks import answer, classifier, edition
+from ui.networks import answer, network_of
 from ui.page import plain
 from ui.photos import encoded
 from ui.progress import part_of, progress_on_demand
@@ -141,11 +141,9 @@ def _table(predictions: Predictions, shown: Sequence[int]) -> None:
 
 def _draw_maps(examined: Examined, places: dict[int, st.delta_generator.DeltaGenerator]) -> None:
     """The Grad-CAM of each photo for the answer that it got, in its place."""
-    with st.spinner("Loading the network"):
-        from alexnet import saliency
+    network, now = network_of(examined.run)
+    from alexnet import saliency  # imports torch
 
-        now = edition(examined.run)
-        network = classifier(*now)
     if reason := saliency.unsupported(network.model, METHOD):
         st.info(plain(reason))
         return

@@ -29,6 +29,21 @@ def edition(run: runs.Run) -> Edition:
     return run.id, max(file.stat().st_mtime for file in files)
 
 
+def network_of(run: runs.Run) -> tuple[Classifier, Edition]:
+    """The classifier of a run and its edition, with a spinner while it is loaded.
+
+    Raises:
+        alexnet.runs.RunError: it has no weights, or cannot be read.
+        alexnet.weights.WeightsError: its weights cannot be used.
+    """
+    try:
+        with st.spinner("Loading the network"):
+            now = edition(run)
+            return classifier(*now), now
+    except OSError:
+        raise runs.RunError(f"The weights of {run.id} have gone; choose another run.") from None
+
+
 @st.cache_resource(show_spinner="Loading the network", max_entries=3)
 def classifier(run_id: str, changed: float) -> Classifier:
     """The classifier of an `edition` of a run, shared by all sessions.

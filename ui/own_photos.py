@@ -13,11 +13,13 @@ from alexnet import data, images
 from alexnet.predictions import Predictions
 from alexnet.runs import Run
 from ui.gallery import SIDE, Examined, thumbnail
-from ui.networks import Edition, classifier, edition
-from ui.page import kept, plain
+from ui.networks import Edition, network_of
+from ui.page import plain
 from ui.progress import progress_bar
 
 if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
     from alexnet.predict import Classifier, Prediction
 
 MOST_BUTTONS = 4  # classes that are buttons; more of them are in a list
@@ -26,7 +28,7 @@ PER_PAGE = 24
 
 @dataclass(frozen=True)
 class _Upload:
-    """A photo, by the digest of its content: what was uploaded twice counts once."""
+    """A photo by the digest of its content, since what was uploaded twice counts once."""
 
     name: str
     digest: str
@@ -34,42 +36,47 @@ class _Upload:
 
 
 def label_uploads(run: Run) -> Examined | None:
-    """The uploader and a card to label each photo; what the network says of those that are labelled, None without any."""
+    """The uploader and a card to label each photo; what the network says of those that are labelled, None without any.
+
+    Raises:
+        alexnet.errors.LabError: as `network_of`.
+    """
     files = st.file_uploader(
         "Photos: drop or browse", type="image", accept_multiple_files=True, key="own-photos-upload"
     )
-    uploads = list({upload.digest: upload for upload in _read(files)}.values())
+    uploads = _read(files)
     if not uploads:
         st.caption(
             "Photos that the network has never seen say most. Say what each shows; its answer appears only then, so that it "
             "cannot sway you. They stay in this tab's memory and are gone with it."
         )
         return None
-    with st.spinner("Loading the network"):
-        now = edition(run)
-        network = classifier(*now)
-    labels = _label(uploads, network.classes)
-    labelled = [upload for upload in uploads if labels.get(upload.digest)]
+    network, now = network_of(run)
+    labels, places = _label(uploads, network.classes)
+    labelled = [upload for upload in uploads if labels[upload.digest]]
     if not labelled:
-        st.caption("Leave out those that show none of the classes.")
+        st.caption("Say what each photo shows; leave out those that show none of the classes.")
         return None
     answers = _answers(labelled, now, network)
-    neither = sum(answer.label is None for answer in answers)
-    if neither:
-        st.caption(f"{neither} of them it would rather not answer; its likelier answer is counted.")
+    for upload, answer in zip(labelled, answers, strict=True):
+        if place := places.get(upload.digest):
+            right = answer.best == labels[upload.digest]
+            place.markdown(f"{'✅' if right else '❌'} {plain(answer.best)} {answer.probabilities[answer.best]:.1%}")
+    if declined := sum(answer.label is None for answer in answers):
+        st.caption(f"It would rather not answer {declined} of them; what it takes for likeliest is counted.")
     return _examined(run, labelled, [labels[upload.digest] for upload in labelled], answers)
 
 
 def _read(files: Sequence) -> list[_Upload]:
-    """The uploads that are photos; the reason on the page why others are not."""
-    found = []
+    """The uploads that are photos, each once; the reason on the page why others are not."""
+    found: dict[str, _Upload] = {}
     for file in files:
         try:
             digest = _checked(file.file_id, file)
-            found.append(_Upload(file.name, digest, file.getvalue()))
+            found.setdefault(digest, _Upload(file.name, digest, file.getvalue()))
         except images.PhotoError as error:
             st.error(f"{plain(file.name)}: {error}")
-    return found
+    return list(found.values())
 
 
 @st.cache_data(show_spinner=False, max_entries=2000)
@@ -80,28 +87,29 @@ def _checked(file_id: str, _file) -> str:
     return data.digest(content)
 
 
-def _label(uploads: Sequence[_Upload], classes: Sequence[str]) -> dict[str, str | None]:
-    """A card for each photo with its classes to click; the class of each, by its digest, that has one."""
-    pages = -(-len(uploads) // PER_PAGE)
+def _label(
+    uploads: Sequence[_Upload], classes: Sequence[str]
+) -> tuple[dict[str, str | None], dict[str, DeltaGenerator]]:
+    """A card for each photo with the classes to click; by digest, the class that each has, and the place of the answer."""
+    known = data.digest("\n".join(classes).encode())  # labels are those of runs that tell the same classes apart
+    keys = {upload.digest: f"label-{known}-{upload.digest}" for upload in uploads}
+    pages, places = -(-len(uploads) // PER_PAGE), {}
     page = st.pagination(pages, key="own-photos-page") if pages > 1 else 1
     grid = st.grid("auto", min_column_width=SIDE, key="own-photos")
     for upload in uploads[(page - 1) * PER_PAGE : page * PER_PAGE]:
         with grid.cell(), st.container(gap="xsmall"):
             st.image(thumbnail(upload.digest, lambda upload=upload: upload.content), width=SIDE, alt=upload.name)
-            widget = st.segmented_control if len(classes) <= MOST_BUTTONS else st.selectbox
-            more = {} if widget is st.segmented_control else {"index": None, "placeholder": "What it shows"}
-            kept(
-                widget,
-                f"What {plain(upload.name)} shows",
-                key=f"label-{upload.digest}",
-                default=None,
-                options=list(classes),
-                format_func=plain,
-                label_visibility="collapsed",
-                **more,
-            )
-    entered = st.session_state["kept"]
-    return {upload.digest: entered.get(f"label-{upload.digest}") for upload in uploads}
+            _choose_class(f"What {plain(upload.name)} shows", classes, keys[upload.digest])
+            places[upload.digest] = st.empty()
+    return {digest: st.session_state.get(key) for digest, key in keys.items()}, places
+
+
+def _choose_class(label: str, classes: Sequence[str], key: str) -> None:
+    common = {"key": key, "label_visibility": "collapsed", "persist_state": "session"}
+    if len(classes) <= MOST_BUTTONS:
+        st.segmented_control(label, classes, format_func=plain, **common)
+    else:
+        st.selectbox(label, classes, index=None, placeholder="What it shows", **common)
 
 
 def _answers(uploads: Sequence[_Upload], now: Edition, network: Classifier) -> list[Prediction]:
