@@ -93,6 +93,11 @@ class EvalTransform:
         """RGB pictures of one size as `(N, 3, H, W)` uint8."""
         return torch.from_numpy(np.stack([np.asarray(crop) for crop in crops])).permute(0, 3, 1, 2).contiguous()
 
+    def denormalize(self, images: Tensor) -> Tensor:
+        """The inverse of `normalize`: `(N, 3, H, W)` uint8, what lies beyond black and white cut off."""
+        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.mean, self.std))
+        return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
     def normalize(self, images: Tensor) -> Tensor:
         """`(N, 3, H, W)` uint8 to float32 with the mean and deviation of the run: what the network computes with."""
         mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (self.mean, self.std))
@@ -145,15 +150,15 @@ class Draw:
         return len(self.boxes)
 
     def __getitem__(self, part: slice) -> Draw:
-        """The choices of consecutive photos.
+        """The choices of some photos.
 
         Raises:
             ValueError: the part would separate the photos of a pair that is to be mixed.
         """
-        start, stop, _ = part.indices(len(self))
-        if self.mixes and (start % 2 or (stop % 2 and stop < len(self))):
+        start, stop, step = part.indices(len(self))
+        if self.mixes and (step != 1 or start % 2 or (stop % 2 and stop < len(self))):
             raise ValueError(f"Photos {start} to {stop} would separate a pair that is mixed; cut at even numbers.")
-        return self._each(lambda tensor: tensor[start:stop])
+        return self._each(lambda tensor: tensor[part])
 
     def to(self, device: torch.device) -> Draw:
         """The choices on `device`; a GPU does not wait for them."""
@@ -173,17 +178,18 @@ def draw(recipe: Recipe, sizes: Tensor, generator: torch.Generator) -> Draw:
     n = len(sizes)
     uniform = partial(_uniform, n, generator)
     flatness = torch.ones(n) if recipe.squash else sizes[:, 1] / sizes[:, 0]
+    moves = any(getattr(recipe, name) for name in GEOMETRY)
     return Draw(
         boxes=_draw_boxes(recipe, flatness, generator),
         flip=(uniform(0, 1) < 0.5) & recipe.flip,
         brightness=1 + recipe.brightness * uniform(-1, 1),
         contrast=1 + recipe.contrast * uniform(-1, 1),
         saturation=1 + recipe.saturation * uniform(-1, 1),
-        tint=_draw_tint(recipe.pca_colour, n, generator) if recipe.pca_colour else None,
+        tint=tints(torch.empty(n, 3).normal_(0, recipe.pca_colour, generator=generator)) if recipe.pca_colour else None,
         erased=_draw_erased(recipe.erasing, n, generator) if recipe.erasing else None,
         share=_for_pairs(_draw_share(recipe.mixup, n // 2, generator), n, 1.0) if recipe.mixup else None,
         cut=_for_pairs(_draw_cut(recipe.cutmix, n // 2, generator), n, 0.0) if recipe.cutmix else None,
-        affine=_draw_affine(recipe, n, generator) if any(getattr(recipe, name) for name in GEOMETRY) else None,
+        affine=affine_maps(recipe, torch.empty(6, n).uniform_(-1, 1, generator=generator)) if moves else None,
         blur=uniform(0, recipe.blur) if recipe.blur else None,
     )
 
@@ -194,33 +200,54 @@ def _uniform(n: int, generator: torch.Generator, low: float, high: float) -> Ten
 
 def _draw_boxes(recipe: Recipe, flatness: Tensor, generator: torch.Generator) -> Tensor:
     """Crops (n, 4) of photos whose height is `flatness` (n,) times their width, as shares of their sides."""
-    if recipe.crop == "resized":
-        return _draw_resized(recipe.crop_scale, flatness, generator)
-    square = torch.stack([flatness, 1 / flatness], dim=1).clamp(max=1)  # in the middle, as high as it is wide
-    start, share = (1 - square) / 2, 1.0
-    if recipe.crop == "patch":  # Krizhevsky et al. 2012, section 4.1
-        share, places = recipe.image_size / recipe.resize, recipe.resize - recipe.image_size + 1
-        start = start + square * torch.randint(places, square.shape, generator=generator) / recipe.resize
-    return torch.cat([start, square * share], dim=1)
-
-
-def _draw_resized(smallest: float, flatness: Tensor, generator: torch.Generator) -> Tensor:
-    """Crops (n, 4) of random size and shape, Szegedy et al. 2014, section 6."""
     uniform = partial(_uniform, len(flatness), generator)
-    area = uniform(smallest, 1.0)
-    aspect = uniform(math.log(ASPECT[0]), math.log(ASPECT[1])).exp() * flatness
+    if recipe.crop == "resized":  # Szegedy et al. 2014, section 6
+        area = uniform(recipe.crop_scale, 1.0)
+        aspect = uniform(math.log(ASPECT[0]), math.log(ASPECT[1])).exp()
+        return resized_boxes(flatness, area, aspect, uniform(0, 1), uniform(0, 1))
+    if recipe.crop == "patch":  # Krizhevsky et al. 2012, section 4.1
+        places = recipe.resize - recipe.image_size + 1
+        return patch_boxes(recipe, flatness, torch.randint(places, (len(flatness), 2), generator=generator))
+    return _central_boxes(flatness)
+
+
+def resized_boxes(flatness: Tensor, area: Tensor, aspect: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Crops (n, 4) as shares of a photo's sides; all arguments are (n,).
+
+    Args:
+        flatness: a photo's height to its width.
+        area: the crop's, as a share of the photo's.
+        aspect: the crop's width to its height, in pixels.
+        x, y: where it lies, from 0, at the left or at the top, to 1.
+    """
+    aspect = aspect * flatness
     # A crop that would stick out of the photo is cut down to it rather than drawn again.
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    left, top = (1 - width) * uniform(0, 1), (1 - height) * uniform(0, 1)
-    return torch.stack([left, top, width, height], dim=1)
+    return torch.stack([(1 - width) * x, (1 - height) * y, width, height], dim=1)
 
 
-def _draw_affine(recipe: Recipe, n: int, generator: torch.Generator) -> Tensor:
-    """Turns, shifts, slants and zooms about the centre (n, 2, 3), put together as by Keras' ImageDataGenerator.
+def patch_boxes(recipe: Recipe, flatness: Tensor, places: Tensor) -> Tensor:
+    """Crops (n, 4) of `image_size` whose corners are at `places` (n, 2) of the central square of `resize` pixels."""
+    start, square = _central_boxes(flatness).split(2, dim=1)
+    return torch.cat([start + square * places / recipe.resize, square * (recipe.image_size / recipe.resize)], dim=1)
+
+
+def _central_boxes(flatness: Tensor) -> Tensor:
+    """The largest squares (n, 4) in the middle of photos."""
+    square = torch.stack([flatness, 1 / flatness], dim=1).clamp(max=1)
+    return torch.cat([(1 - square) / 2, square], dim=1)
+
+
+def affine_maps(recipe: Recipe, shares: Tensor) -> Tensor:
+    """Turns, slants, shifts and zooms about the centre (n, 2, 3), put together as by Keras' ImageDataGenerator.
 
     As there a zoom above 1 shows more of the photo, and width and height have one each.
+
+    Args:
+        recipe: has the largest of each.
+        shares: `(6, n)` from -1 to 1, of that: turn, slant, shift across and down, zoom of width and of height.
     """
-    turn, slant, across, down, wide, high = torch.empty(6, n).uniform_(-1, 1, generator=generator)
+    turn, slant, across, down, wide, high = shares
     turn, slant = torch.deg2rad(recipe.rotation * turn), torch.deg2rad(recipe.shear * slant)
     right = torch.stack([turn.cos(), turn.sin()], dim=1)  # where the result's x axis points in the crop
     upright = torch.stack([-turn.sin(), turn.cos()], dim=1)
@@ -230,9 +257,8 @@ def _draw_affine(recipe: Recipe, n: int, generator: torch.Generator) -> Tensor:
     return torch.stack([zooms[0] * right, zooms[1] * slanted, offset], dim=2)
 
 
-def _draw_tint(std: float, n: int, generator: torch.Generator) -> Tensor:
-    """Steps along the principal colours (n, 3), Krizhevsky et al. 2012, section 4.1."""
-    multiples = torch.empty(n, 3).normal_(0, std, generator=generator)
+def tints(multiples: Tensor) -> Tensor:
+    """Steps along the three principal colours (n, 3), as red, green and blue; Krizhevsky et al. 2012, section 4.1."""
     return (multiples * torch.tensor(COLOUR_VARIANCES)) @ torch.tensor(PRINCIPAL_COLOURS).T
 
 
@@ -243,10 +269,14 @@ def _draw_erased(probability: float, n: int, generator: torch.Generator) -> Tens
     # Only shapes that fit into the photo are drawn, where the paper draws until one does.
     low = area.clamp(min=ERASED_ASPECT[0]).log()
     high = (1 / area).clamp(max=ERASED_ASPECT[1]).log()
-    aspect = (low + (high - low) * shape).exp()
-    width, height = (area / aspect).sqrt(), (area * aspect).sqrt()
-    boxes = torch.stack([(1 - width) * x, (1 - height) * y, width, height], dim=1)
+    boxes = erased_boxes(area, (low + (high - low) * shape).exp(), x, y)
     return boxes * (chosen < probability)[:, None]
+
+
+def erased_boxes(area: Tensor, aspect: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Rectangles (n, 4) of this area, height to width, and place; all are (n,), the place from 0 to 1."""
+    width, height = (area / aspect).sqrt(), (area * aspect).sqrt()
+    return torch.stack([(1 - width) * x, (1 - height) * y, width, height], dim=1)
 
 
 def _draw_share(alpha: float, n: int, generator: torch.Generator) -> Tensor:
@@ -257,9 +287,13 @@ def _draw_share(alpha: float, n: int, generator: torch.Generator) -> Tensor:
 
 
 def _draw_cut(alpha: float, n: int, generator: torch.Generator) -> Tensor:
-    """Rectangles to exchange (n, 4), cut off at the photo's edges, Yun et al. 2019 (arXiv 1905.04899), section 3.1."""
-    side = (1 - _draw_share(alpha, n, generator)).sqrt()[:, None]
-    centre = torch.rand(n, 2, generator=generator)
+    """Rectangles to exchange (n, 4), Yun et al. 2019 (arXiv 1905.04899), section 3.1."""
+    return cut_boxes(_draw_share(alpha, n, generator), torch.rand(n, 2, generator=generator))
+
+
+def cut_boxes(share: Tensor, centre: Tensor) -> Tensor:
+    """Rectangles (n, 4) that leave `share` (n,) of a photo, cut off at its edges; their centres are (n, 2)."""
+    side = (1 - share).sqrt()[:, None]
     start, stop = (centre - side / 2).clamp(min=0), (centre + side / 2).clamp(max=1)
     return torch.cat([start, stop - start], dim=1)
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import card, data, inputs, sweep, weights
+from alexnet import card, data, draws, inputs, sweep, weights
 from alexnet.augment import CACHE_SIDE, Draw, EvalTransform, augment, draw, mix, to_square
 from alexnet.distributed import ALONE, Group, divide, parallel, place_in_batch
 from alexnet.errors import LabError
@@ -209,7 +209,7 @@ def _trial(session: Session) -> str | None:
     buffers = {name: buffer.clone() for name, buffer in state.model.named_buffers()}
     share = session.group.share(session.batch)
     part = divide(share.stop - share.start, state.progress.parts)[0]
-    choices = draw(recipe, session.photos.train_sizes[: session.batch], _generator(0, 0, "trial"))[share][part]
+    choices = draw(recipe, session.photos.train_sizes[: session.batch], draws.generator(0, 0, "trial"))[share][part]
     images = torch.zeros(part.stop, 3, CACHE_SIDE, CACHE_SIDE, dtype=torch.uint8, device=session.hardware.device)
     labels = torch.zeros(part.stop, dtype=torch.int64, device=images.device)
     place_in_batch(state.model, 0, session.batch)
@@ -271,16 +271,15 @@ def _ending(session: Session) -> str | None:
 
 def train_one_epoch(session: Session) -> None:
     """The steps of one epoch that are still to do, in the order that the seed and the epoch's number give."""
-    recipe, progress, steps, batch = session.recipe, session.state.progress, session.steps, session.batch
-    order = torch.randperm(len(session.photos.train_images), generator=_generator(recipe.seed, progress.epoch, "order"))
+    recipe, progress, steps = session.recipe, session.state.progress, session.steps
+    plan = draws.batches(recipe, len(session.photos.train_images), progress.epoch)
     first = progress.step - progress.epoch * steps
     every = max(1, steps // RECORDS_PER_EPOCH)
     saved = time.perf_counter()
     session.state.train_mode(recipe)
     read = inputs.reader(session.photos.train_images, session.hardware.device)
-    share = session.group.share(batch)
-    plan = (order[index * batch : (index + 1) * batch] for index in range(first, steps))
-    for index, (chosen, images) in enumerate(inputs.ahead(lambda chosen: read(chosen[share]), plan), first + 1):
+    share = session.group.share(session.batch)
+    for index, (chosen, images) in enumerate(inputs.ahead(lambda chosen: read(chosen[share]), plan[first:]), first + 1):
         train_step(session, chosen, images)
         if index % every == 0 and index < steps:
             _record_training(session, progress.record_sums, partial=True)
@@ -305,7 +304,7 @@ def train_step(session: Session, chosen: Tensor, images: Tensor) -> None:
     recipe, state, group, progress = session.recipe, session.state, session.group, session.state.progress
     share = group.share(len(chosen))
     sizes = session.photos.train_sizes[chosen]
-    choices = draw(recipe, sizes, _generator(recipe.seed, progress.step, "augmentation"))[share]
+    choices = draws.choices(recipe, sizes, progress.step)[share]
     labels = session.photos.train_labels[chosen[share]].to(images.device, non_blocking=True)
     rate = learning_rate(
         recipe,
@@ -315,7 +314,7 @@ def train_step(session: Session, chosen: Tensor, images: Tensor) -> None:
     for settings in state.optimizer.param_groups:
         settings["lr"] = rate
     state.optimizer.zero_grad()
-    dropout_seed = _number(recipe.seed, progress.step, "dropout")
+    dropout_seed = draws.number(recipe.seed, progress.step, "dropout")
     torch.manual_seed(dropout_seed)
     sums, parts = [], divide(len(images), progress.parts)
     for part in parts:
@@ -348,15 +347,6 @@ def _backward(session: Session, images: Tensor, labels: Tensor, choices: Draw, b
     (loss * (session.group.size / batch)).backward()  # the processes' gradients are averaged
     correct = (logits.argmax(1) == labels).sum()
     return torch.stack([loss.detach(), correct, torch.full_like(correct, len(labels))])
-
-
-def _number(seed: int, index: int, purpose: str) -> int:
-    """A seed of its own for each step and purpose."""
-    return int(data.digest(f"{seed}/{index}/{purpose}".encode())[:15], 16)
-
-
-def _generator(seed: int, index: int, purpose: str) -> torch.Generator:
-    return torch.Generator().manual_seed(_number(seed, index, purpose))
 
 
 def _save_and_stop_in_time(session: Session, saved: float) -> float:
