@@ -43,6 +43,11 @@ def dataset(name: str, cancel: Callable[[], None] | None = None) -> data.Dataset
     return datasets[name]
 
 
+def is_read(name: str) -> bool:
+    """Whether `dataset` has it at hand."""
+    return name in _datasets()
+
+
 def forget_dataset(name: str) -> None:
     """Have `dataset` look into the folder again the next time."""
     _datasets().pop(name, None)

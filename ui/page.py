@@ -85,3 +85,10 @@ def kept(widget: Callable[..., Any], label: str, *, key: str, default: Any, **op
     st.session_state.setdefault(key, values.get(key, default))
     values[key] = widget(label, key=key, **options)
     return values[key]
+
+
+def following(widget: Callable[..., Any], label: str, *, key: str, value: Any, **options: Any) -> Any:
+    """Draw a widget for what is kept elsewhere, in the address: it has `value`, and its `on_change` writes it there."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
+    return widget(label, key=key, **options)

@@ -94,10 +94,15 @@ def fill_form(run: runs.Run, **changes: Any) -> None:
     Raises:
         alexnet.runs.RunError: the run cannot be read.
     """
-    chosen, recipe = run.config["data"], run.recipe
-    entries = {"dataset": chosen} if chosen in data.KNOWN else {"dataset": FOLDER, "folder": chosen}
+    enter_form(run.recipe.replace(**changes), run.config["data"])
+
+
+def enter_form(recipe: Recipe, chosen: str | None) -> None:
+    """Enter the settings of a recipe into the widgets of `setting`, and photos, if any, into `choose_photos`."""
     form = recipe.name if recipe.name in RECIPES else next(iter(RECIPES))
-    entries |= {"recipe": form, **{f"{form}-{name}": value for name, value in (recipe.to_dict() | changes).items()}}
+    entries = {"recipe": form, **{f"{form}-{name}": value for name, value in recipe.to_dict().items()}}
+    if chosen:
+        entries |= {"dataset": chosen} if chosen in data.KNOWN else {"dataset": FOLDER, "folder": chosen}
     st.session_state.setdefault("kept", {}).update(entries)
     for key in entries:  # a widget reads what is kept as soon as it is drawn; what is set earlier the browser misses
         st.session_state.pop(key, None)
