@@ -76,7 +76,8 @@ def _turn(affine: Tensor) -> str:
 
 
 def _slant(affine: Tensor) -> str:
-    return f"{math.degrees(math.atan2(-affine[0, 1], affine[1, 1])):+.1f}°".replace("-", "−")
+    angle = math.degrees(math.atan2(-affine[0, 1], affine[1, 1]))
+    return f"{round(angle, 1) + 0:+}°".replace("-", "−")  # + 0 takes the sign from a zero
 
 
 def _zoom(affine: Tensor) -> str:
@@ -178,16 +179,19 @@ def as_is(recipe: Recipe, photos: Photos) -> Pictures:
     return carry_out(recipe, photos, _still(recipe, photos.sizes))
 
 
-def whole(recipe: Recipe, photos: Photos, step: int) -> Pictures:
+def whole(recipe: Recipe, photos: Photos, step: int) -> tuple[Tensor, Tensor]:
     """All operations on the photos at even places; those between are what these are mixed with.
 
-    The choices are those of a batch of all these photos at the step.
+    Returns:
+        The pictures, as they are in a batch of all these photos at the step, `(M, 3, size, size)` float32; and how much of
+        each is its own photo, `(M,)` from 0 to 1.
     """
     choices = draws.choices(recipe, photos.sizes, step)
     if not choices.mixes:
-        return carry_out(recipe, photos[::2], choices[::2])
-    mixed = carry_out(recipe, photos, choices)
-    return Pictures(mixed.x[::2], mixed.shares[::2])
+        photos, choices = photos[::2], choices[::2]
+    made = carry_out(recipe, photos, choices)
+    every = 2 if choices.mixes else 1
+    return made.x[::every], made.shares.diagonal()[::every]
 
 
 @dataclass(frozen=True)

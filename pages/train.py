@@ -94,6 +94,9 @@ def choose_recipe() -> Recipe | None:
             values |= draw_settings(base, [n for n in names if GROUP_OF[n] == group and n not in MAIN_SETTINGS])
     with ui.plain_errors():
         recipe = base.replace(**values)
+        if more.open and group == "augmentation":
+            with tab:
+                ui.link_to_augment(recipe)
         points = [(recipe.epochs * i / 200, learning_rate(recipe, i / 200)) for i in range(201)]
         ui.live_chart(figures.learning_rate_curve(points), key="schedule", height=220)
         if recipe.schedule == "plateau":

@@ -100,8 +100,8 @@ def test_an_operation_alone_is_the_pipeline_that_has_no_other(name):
     series = preview.alone(BY_NAME[name], recipe, photos, step=5)
     pictures = preview.pictures_alone(BY_NAME[name], recipe, series)
     assert len(pictures) == len(series.said) == 6
-    assert torch.equal(pictures[2:], preview.whole(recipe, photos, step=5).x)
-    assert not torch.equal(pictures[2:], preview.whole(recipe, photos, step=6).x)
+    assert torch.equal(pictures[2:], preview.whole(recipe, photos, step=5)[0])
+    assert not torch.equal(pictures[2:], preview.whole(recipe, photos, step=6)[0])
 
 
 def parts(affine: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -194,13 +194,18 @@ def test_patches_reach_from_corner_to_corner():
 
 
 def test_shares_are_what_is_seen():
-    photos = noise(2, side=8)
-    recipe = only("mixup", image_size=67)
-    made, plain = preview.whole(recipe, photos, step=2), preview.as_is(recipe, photos)
-    share = made.shares[0]
-    assert share.sum() == pytest.approx(1) and 0 < share[0] < 1
-    assert torch.allclose(made.x[0], share[0] * plain.x[0] + share[1] * plain.x[1], atol=1e-5)
-    assert torch.equal(plain.shares, torch.eye(2))
+    photos, recipe = noise(4, side=8), only("mixup")
+    plain, (x, own) = preview.as_is(recipe, photos), preview.whole(recipe, photos, step=2)
+    made = preview.carry_out(recipe, photos, draws.choices(recipe, photos.sizes, 2))
+    assert torch.equal(plain.shares, torch.eye(4))
+    assert (
+        made.shares.sum(dim=1).tolist() == pytest.approx([1.0] * 4)
+        and own.tolist() == made.shares.diagonal()[::2].tolist()
+    )
+    assert all(0 < share < 1 for share in own)
+    for row, share in enumerate(own):
+        expected = share * plain.x[2 * row] + (1 - share) * plain.x[2 * row + 1]
+        assert torch.allclose(x[row], expected, atol=1e-5)
 
 
 def test_a_key_changes_with_what_it_stands_for():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ui.answers import show_photo
+from ui.augment import link_to_augment
 from ui.card import about
 from ui.charts import live_chart
 from ui.datasets import FOLDER, choose_photos, dataset, forget_dataset
@@ -51,6 +52,7 @@ __all__ = [
     "forget_dataset",
     "guard",
     "kept",
+    "link_to_augment",
     "list_jobs",
     "live_chart",
     "map_grid",

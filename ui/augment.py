@@ -58,11 +58,13 @@ def remember() -> None:
     st.session_state["augment"] = st.query_params.to_dict()
 
 
-def address(recipe: Recipe, photos: str | None) -> dict[str, str]:
-    """The query parameters with which the page shows what `recipe` does to the photos of a dataset."""
+def link_to_augment(recipe: Recipe) -> None:
+    """A link to the Augment page, on which `recipe` is then seen with all that is changed in it."""
     base = RECIPES[recipe.name]
-    changed = {n: str(getattr(recipe, n)) for n in SETTINGS if getattr(recipe, n) != getattr(base, n)}
-    return {"recipe": recipe.name} | ({"data": photos} if photos else {}) | changed
+    changed = {name: str(getattr(recipe, name)) for name in SETTINGS if getattr(recipe, name) != getattr(base, name)}
+    st.page_link(
+        "pages/augment.py", label="See it on photos", icon="🎨", query_params={"recipe": recipe.name} | changed
+    )
 
 
 def choose_recipe() -> Recipe:
@@ -163,12 +165,12 @@ def _slider(recipe: Recipe, name: str, label: str) -> None:
 
 def show_whole(recipe: Recipe, source: Source, chosen: int, photos: Photos, step: int) -> None:
     """The photo, and samples of what the whole pipeline makes of it."""
-    made, title = code().whole(recipe, photos, step), source.title(chosen)
+    (x, own), title = code().whole(recipe, photos, step), source.title(chosen)
     file = base64.b64encode(opened(*source.file(chosen))[1]).decode()
-    mixed = [f"{share:.0%} of it" if share < 1 else "" for share in made.shares.amax(dim=1).tolist()]
+    said = [f"{share:.0%} its own" if recipe.mixup or recipe.cutmix else "" for share in own.tolist()]
     samples = [
-        _figure(uri, said, f"Sample {number} {said}")
-        for number, (uri, said) in enumerate(zip(_uris(made.x), mixed, strict=True), 1)
+        _figure(uri, words, f"Sample {number} {words}".strip())
+        for number, (uri, words) in enumerate(zip(_uris(x), said, strict=True), 1)
     ]
     original = _figure(f"data:image/jpeg;base64,{file}", html.escape(title), f"{title}, as it is")
     st.html(f"<div class='augment whole'><div>{original}</div><div class='samples'>{''.join(samples)}</div></div>")
@@ -210,18 +212,17 @@ def show_batch(recipe: Recipe, source: Source, step: int) -> None:
     chosen, choices = code().plan_of_step(recipe, source.sizes, step)
     shown = chosen[:SAMPLES].tolist()
     made = code().carry_out(recipe, photos_at(source, shown), choices[: len(shown)])
-    labels = [source.labels[index] for index in shown]
-    steps = len(source) // len(chosen)
-    batch = f"epoch {step // steps + 1}, step {step % steps + 1} of {steps:,}"
-    if source.trained:
-        st.caption(
-            f"The first {len(shown)} photos of the batch of {len(chosen)} in {batch}: so a run with this recipe gets them."
-        )
-    x = made.x
+    labels, x, steps = [source.labels[index] for index in shown], made.x, len(source) // len(chosen)
+    of_what = "" if source.trained else ", if these were the photos to train on"
+    st.caption(
+        f"The first {len(shown)} of the {len(chosen)} photos that training takes in epoch {step // steps + 1:,}, "
+        f"step {step % steps + 1:,} of {steps:,}{of_what}: the pictures without the normalisation, the numbers with it. "
+        "Where bfloat16 is faster, training computes them in that, to about one grey level."
+    )
     numbers({
-        "Shape": f"{len(chosen)} × {' × '.join(map(str, x.shape[1:]))}",
+        "Shape": " × ".join(map(str, x.shape)),
         "Type": str(x.dtype).removeprefix("torch."),
-        "Mean": f"{x.mean():.3f}",
+        "Mean": f"{x.mean():.3f}".replace("-", "−"),
         "Deviation": f"{x.std():.3f}",
         "Range": f"{x.min():.2f} to {x.max():.2f}".replace("-", "−"),
     })  # fmt: skip
