@@ -1,7 +1,6 @@
 """Datasets: find the photos, check each one, report what was left out, split, and cache as uint8.
 
-A dataset is a folder in one of three layouts, recognised by itself: a folder per class; labels in the file names, as
-Kaggle has them (`cat.0.jpg`); or `train/`, `val/` and `test/` holding either.
+A dataset is a folder in one of the layouts of `alexnet.layout`, with the corrections that its review has led to.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ import errno
 import fnmatch
 import json
 import os
-import re
 import shutil
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -26,35 +24,25 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from alexnet import doodles, downloads, imagenet, runs
-from alexnet.errors import LabError
-from alexnet.images import MAX_BYTES, PHOTO_SUFFIXES, PhotoError, check_photo, open_photo
+from alexnet import doodles, downloads, imagenet, imports, review, runs
+from alexnet.images import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_SIDE,
+    PHOTO_SUFFIXES,
+    PhotoError,
+    TooManyPixels,
+    check_photo,
+    open_photo,
+)
+from alexnet.layout import DataError, Label, Skip, as_text, list_files, read_labels
 from alexnet.recipes import Recipe
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "training_set": "train",
-    "train_set": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "validation_set": "val",
-    "val_set": "val",
-    "test": "test",
-    "testing": "test",
-    "test_set": "test",
-}
 HELD_OUT = ("val", "test", "rest")  # what a limit on the photos to learn from does not count
-KAGGLE_NAME = re.compile(r"([^\W\d][^.]*)\.\d+\.\w+")  # \w lacks the vowel signs of Indic scripts
 NOT_OPENED = "cannot be opened"
 CACHE_FORMAT = 1
-
-
-class DataError(LabError, ValueError):
-    """A dataset that cannot be used; its text is one sentence that says what to do."""
 
 
 class NoRoom(DataError):
@@ -68,12 +56,26 @@ class Known:
     title: str
     description: str
     archive: bool  # has to be downloaded, or placed by hand
+    source: str  # where the photos come from
+    licence: str
 
 
 KNOWN: dict[str, Known] = {
-    "doodles": Known("Doodles", "1,200 cats and dogs drawn by code; ready in seconds, nothing to download.", False),
+    "doodles": Known(
+        "Doodles",
+        "1,200 cats and dogs drawn by code; ready in seconds, nothing to download.",
+        False,
+        "this program",
+        "MIT",
+    ),
     **{
-        name: Known(archive.title, f"{archive.bytes / 1e6:,.0f} MB from {archive.homepage}.", True)
+        name: Known(
+            archive.title,
+            f"{archive.bytes / 1e6:,.0f} MB from {archive.homepage}.",
+            True,
+            archive.homepage,
+            archive.licence,
+        )
         for name, archive in downloads.ARCHIVES.items()
     },
 }
@@ -92,14 +94,6 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Skip:
-    """A file that is not used, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Report:
     """What a scan found; `found == used + len(skipped)`."""
 
@@ -107,6 +101,7 @@ class Report:
     used: int
     skipped: tuple[Skip, ...]
     per_class: dict[str, int]
+    relabelled: int = 0  # of those used, by people who reviewed them
 
     @property
     def reasons(self) -> Counter[str]:
@@ -156,7 +151,24 @@ class Dataset:
 
 def folder_of(data: str) -> Path:
     """The folder that a dataset's name or a folder's path stands for; it need not exist."""
-    return runs.data_dir() / data if data in KNOWN else Path(os.path.expanduser(data)).resolve()
+    if data in KNOWN:
+        return runs.data_dir() / data
+    return imports.imports_dir() / data if imports.exists(data) else Path(os.path.expanduser(data)).resolve()
+
+
+def named() -> dict[str, Known]:
+    """All datasets that have a name: `KNOWN`, and those that people have imported."""
+    return KNOWN | {name: _imported(name) for name in imports.names()}
+
+
+def has_name(data: str) -> bool:
+    """Whether `data` is the name of a dataset, and not a folder's path."""
+    return data in KNOWN or imports.exists(data)
+
+
+def _imported(name: str) -> Known:
+    source = imports.record(name).source
+    return Known(name, f"Imported from {source}.", False, source, "")
 
 
 def available(data: str) -> bool:
@@ -177,26 +189,74 @@ def load(data: str, progress: Progress | None = None) -> Dataset:
     """Find and check every photo of a known dataset or of a folder; quick when nothing has changed since the last time.
 
     Args:
-        data: a name in `KNOWN`, or the path of a folder.
+        data: the name of a dataset, see `named`, or the path of a folder.
         progress: told what is being done, how much of it, of how much; may raise to cancel.
 
     Raises:
-        DataError: the folder is missing, cannot be read, or holds no labelled photo.
+        DataError: the folder is missing, cannot be read, or holds no labelled photo; or the list of corrections is damaged.
     """
+    dataset = load_uncorrected(data, progress)
+    return corrected(dataset, review.corrections(dataset.root))
+
+
+def load_uncorrected(data: str, progress: Progress | None = None) -> Dataset:
+    """`load` with the photos as their paths label them, whatever a review has found."""
     root = folder_of(data)
     if data == "doodles":
         doodles.write(root, progress=progress and (lambda done, total: progress("Drawing doodles", done, total)))
     elif not available(data):
         raise DataError(f"{KNOWN[data].title} is not here yet; run `python -m alexnet data download {data}` first.")
-    return scan(root, name=data if data in KNOWN else root.name, progress=progress)
+    if not imports.exists(data):
+        return scan(root, name=data if data in KNOWN else root.name, progress=progress)
+    dataset, left = scan(root, data, progress, imports.labels), imports.record(data).skipped
+    skipped = tuple(sorted((*dataset.report.skipped, *left), key=lambda skip: skip.path))
+    return replace(dataset, report=replace(dataset.report, found=dataset.report.found + len(left), skipped=skipped))
 
 
-def scan(root: Path, name: str, progress: Progress | None = None) -> Dataset:
-    """Read the folder `root`; raises as `load` does."""
-    files = _list(root)
-    labels = _labels(files)
+def corrected(dataset: Dataset, corrections: Mapping[str, review.Correction]) -> Dataset:
+    """`dataset` with photos left out, or of another class, as a review of it has found; `corrections` are by digest.
+
+    A class that is left without photos is one no longer; one that photos are moved to becomes one.
+    """
+    if not corrections:
+        return dataset
+    left_out, moved, labels = [], 0, {}
+    for photo in dataset.photos:
+        found = corrections.get(photo.digest)
+        labels[photo.path] = found.label if found else dataset.classes[photo.label]
+        moved += labels[photo.path] not in (None, dataset.classes[photo.label])
+        if labels[photo.path] is None:
+            left_out.append(Skip(photo.path, "left out in review"))
+    counts = Counter(label for label in labels.values() if label is not None)
+    if not counts:
+        raise DataError(f"Every photo of {dataset.name} was left out in review; put some back on the Data page.")
+    classes = [*(name for name in dataset.classes if counts[name]), *sorted(counts.keys() - set(dataset.classes))]
+    index = {name: number for number, name in enumerate(classes)}
+    kept = (photo for photo in dataset.photos if labels[photo.path] is not None)
+    photos = tuple(replace(photo, label=index[labels[photo.path]]) for photo in kept)
+    skipped = tuple(sorted((*dataset.report.skipped, *left_out), key=lambda skip: skip.path))
+    report = Report(dataset.report.found, len(photos), skipped, {name: counts[name] for name in classes}, moved)
+    return replace(dataset, classes=tuple(classes), photos=photos, report=report)
+
+
+def scan(
+    root: Path,
+    name: str,
+    progress: Progress | None = None,
+    read_labels: Callable[[Sequence[str]], dict[str, Label]] = read_labels,
+) -> Dataset:
+    """Read the folder `root`; raises as `load` does.
+
+    Args:
+        root: the folder.
+        name: of the dataset.
+        progress: as for `load`.
+        read_labels: what the paths of the files say, by default as `alexnet.layout` has it.
+    """
+    files = list_files(root)
+    labels = read_labels(files)
     checked = _check(root, [path for path in files if labels[path].reason is None], progress)
-    skipped = [Skip(_as_text(path), found.reason) for path, found in labels.items() if found.reason is not None]
+    skipped = [Skip(as_text(path), found.reason) for path, found in labels.items() if found.reason is not None]
     skipped += [Skip(path, check.reason) for path, check in checked.items() if check.reason]
     usable = {path: check for path, check in checked.items() if not check.reason}
     duplicates = _duplicates(usable, labels)
@@ -230,94 +290,10 @@ def photo_files(root: Path) -> list[str]:
     Raises:
         DataError: there is no such folder, it cannot be read, or it holds no such file.
     """
-    files = [path for path in _list(root) if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES]
+    files = [path for path in list_files(root) if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES]
     if not files:
         raise DataError(f"There is no photo in the folder {root}; give one that holds photos.")
     return files
-
-
-def _list(root: Path) -> list[str]:
-    """Relative POSIX paths of all files below `root`, hidden ones left out, sorted; follows links, loops excepted."""
-    if not os.path.exists(root):  # Path.exists raises where a name is too long
-        raise DataError(f"There is no folder {root}; check the path.")
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; give the folder that holds the photos.")
-    files, seen = [], set()
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"The folder {error.filename} cannot be read; check its permissions.") from None
-
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
-        subfolders[:] = sorted(s for s in subfolders if s[0] != "." and s != "__MACOSX")
-        if (real := os.path.realpath(folder)) in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        relative = Path(folder).relative_to(root)
-        files += [(relative / name).as_posix() for name in names if name[0] != "."]
-    return sorted(files)
-
-
-@dataclass(frozen=True)
-class _Label:
-    """What a path alone says of a photo."""
-
-    label: str = ""
-    split: str | None = None
-    reason: str | None = None  # why it cannot be used, if so
-
-
-def _labels(files: Sequence[str]) -> dict[str, _Label]:
-    """The label and the split of each file, from its path."""
-    labels = {path: _Label(reason="not a photo file") for path in files}
-    # Strings, not paths: this looks at every file each time a dataset is opened.
-    photos = {path: tuple(path.split("/")) for path in files if os.path.splitext(path)[1].lower() in PHOTO_SUFFIXES}
-    for path in [path for path in photos if _as_text(path) != path]:
-        labels[path] = _Label(reason="a name that is not Unicode")
-        del photos[path]
-    photos = _unwrap(photos, keep=SPLIT_FOLDERS)
-    split_layout = any(parts[0].lower() in SPLIT_FOLDERS for parts in photos.values() if len(parts) > 1)
-    groups: dict[str | None, dict[str, tuple[str, ...]]] = defaultdict(dict)
-    for path, parts in photos.items():
-        split = SPLIT_FOLDERS.get(parts[0].lower()) if split_layout and len(parts) > 1 else None
-        if split_layout and split is None:
-            labels[path] = _Label(reason="outside the train, val and test folders")
-        else:
-            groups[split][path] = parts[1:] if split_layout else parts
-    for split, members in groups.items():
-        labels |= _labels_of_group(_unwrap(members, keep=()) if split else members, split)
-    return labels
-
-
-def _as_text(path: str) -> str:
-    """A path with question marks for bytes that are not Unicode, which no page and no JSON file could hold."""
-    return path.encode("utf-8", "replace").decode()
-
-
-def _unwrap(photos: dict[str, tuple[str, ...]], keep: Container[str]) -> dict[str, tuple[str, ...]]:
-    """Drop a folder that only wraps others, as archives like to have; not one in `keep`, and never one that is a class."""
-    while photos:
-        firsts = {parts[0] for parts in photos.values()}
-        wrapped = all(len(parts) > 2 for parts in photos.values())
-        names = all(len(parts) == 2 and KAGGLE_NAME.fullmatch(parts[1]) for parts in photos.values())
-        if len(firsts) > 1 or not (wrapped or names) or next(iter(firsts)).lower() in keep:
-            return photos
-        photos = {path: parts[1:] for path, parts in photos.items()}
-    return photos
-
-
-def _labels_of_group(members: dict[str, tuple[str, ...]], split: str | None) -> dict[str, _Label]:
-    """Labels from file names where most photos lie loose and are named so, else from the first folder."""
-    loose = {path: KAGGLE_NAME.fullmatch(parts[0]) for path, parts in members.items() if len(parts) == 1}
-    by_name = sum(match is not None for match in loose.values()) > len(members) / 2
-    labels = {}
-    for path, parts in members.items():
-        if by_name:
-            label = match[1] if (match := loose.get(path)) else ""
-        else:
-            label = parts[0] if len(parts) > 1 else ""
-        labels[path] = _Label(label, split) if label else _Label(reason="no label in its folder or name")
-    return labels
 
 
 @dataclass(frozen=True)
@@ -365,6 +341,8 @@ def _check_one(path: Path) -> _Check:
             return _Check(reason=f"larger than {MAX_BYTES // 10**6} MB")
         content = path.read_bytes()
         width, height = check_photo(content)
+    except TooManyPixels:
+        return _Check(reason=f"more than {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE:,} pixels a side")
     except PhotoError:
         return _Check(reason="unreadable")
     except OSError:
@@ -395,7 +373,7 @@ def _write_index(path: Path, index: dict[str, list]) -> None:
         runs.write_json(path, index)
 
 
-def _duplicates(usable: dict[str, _Check], labels: dict[str, _Label]) -> dict[str, str]:
+def _duplicates(usable: dict[str, _Check], labels: dict[str, Label]) -> dict[str, str]:
     """Paths to leave out since their content is elsewhere, with the reason; a held-out copy is the one that stays."""
     same: dict[str, list[str]] = defaultdict(list)
     for path, check in usable.items():

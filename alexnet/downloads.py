@@ -6,30 +6,24 @@ and the folder of photos appears in one step, complete.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import http.client
 import os
 import re
 import shutil
 import ssl
-import stat
-import tarfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
-from typing import IO
+from pathlib import Path
 
 import filelock
 
-from alexnet import svhn
+from alexnet import archives, svhn
 from alexnet.errors import LabError
 
 Progress = Callable[[str, int, int], None]
@@ -219,6 +213,13 @@ def download(name: str, data_dir: Path, progress: Progress | None = None) -> Pat
     return photos
 
 
+def received(name: str, data_dir: Path) -> float:
+    """The share, 0 to 1, of the archive `name` that has arrived in `data_dir` and is not unpacked yet."""
+    archive = ARCHIVES[name]
+    here = (max(_size(data_dir / file.name), _size(_part(file, data_dir))) for file in archive.files)
+    return min(sum(here) / archive.bytes, 1.0)
+
+
 def _say_nothing(stage: str, done: int, total: int) -> None:
     pass
 
@@ -362,56 +363,21 @@ def _receive(file: RemoteFile, part: Path, start: int, report: Progress) -> None
         raise ConnectionError("the connection broke off")
 
 
-@dataclass(frozen=True)
-class _Member:
-    name: str
-    bytes: int
-    plain: bool  # neither a link nor a device
-    open: Callable[[], IO[bytes]]
-
-
-def _members(path: Path) -> Iterator[_Member]:
-    """What a zip or a tar holds but folders, in its order; read each before the next is asked for."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-                if not info.is_dir():
-                    yield _Member(info.filename, info.file_size, plain, functools.partial(archive.open, info))
-    else:
-        with tarfile.open(path) as archive:
-            for info in archive:
-                if not info.isdir():
-                    open_it = functools.partial(archive.extractfile, info)
-                    yield _Member(info.name, info.size, info.isreg(), open_it)
-
-
 def _unpack(archive: Archive, pattern: re.Pattern[str], paths: Sequence[Path], folder: Path, report: Progress) -> None:
     """Write the members whose names match below `folder`; refuse the archive if anything in it looks hostile."""
     limit, done = _MAX_EXPANSION * archive.bytes, 0
     try:
         for path in paths:
-            for member in _members(path):
+            for member in archives.members(path):
                 done += member.bytes
                 expected = pattern.fullmatch(member.name)
-                if done > limit or _leaves_folder(member.name) or (expected and not member.plain):
+                if done > limit or archives.leaves_folder(member.name) or (expected and member.fault):
                     raise DownloadError(
                         f"{archive.title} holds {member.name}, which is not safe to unpack:"
                         f" delete {path}, and try again."
                     )
                 if expected:
-                    _write(member, folder / member.name)
+                    archives.write(member, folder / member.name)
                     report("Unpacking the photos", min(done, archive.bytes), archive.bytes)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError) as error:
+    except archives.DAMAGED as error:
         raise DownloadError(f"{archive.title} cannot be unpacked: delete {path}, and try again.") from error
-
-
-def _leaves_folder(name: str) -> bool:
-    path = PureWindowsPath(name)  # knows both kinds of slash, and drives
-    return bool(path.anchor) or ".." in path.parts
-
-
-def _write(member: _Member, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with member.open() as stream, path.open("xb") as out:
-        shutil.copyfileobj(stream, out)

@@ -59,6 +59,10 @@ class PhotoError(LabError, ValueError):
     """The photo cannot be used; the text is one plain sentence for the person, without the file's name."""
 
 
+class TooManyPixels(PhotoError):
+    """The photo is larger than what is decoded."""
+
+
 def open_photo(source: bytes | bytearray | memoryview | str | Path, at_least: int | None = None) -> Image.Image:
     """The photo as an upright RGB image of 8 bits a channel: EXIF rotation applied, transparency on white.
 
@@ -157,7 +161,7 @@ def _open(data: bytes) -> Image.Image:
         with _quietly():
             return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
-        raise PhotoError(_TOO_MANY_PIXELS) from error
+        raise TooManyPixels(_TOO_MANY_PIXELS) from error
     except UnidentifiedImageError as error:
         raise PhotoError(_UNKNOWN) from error
     except Exception as error:  # as in open_photo
@@ -184,7 +188,7 @@ def _register_heif() -> None:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise PhotoError(_TOO_MANY_PIXELS)
+        raise TooManyPixels(_TOO_MANY_PIXELS)
     if min(width, height) < MIN_SIDE:
         raise PhotoError(
             f"The picture is only {width} x {height} pixels: use one of at least {MIN_SIDE} pixels a side."

@@ -78,7 +78,7 @@ def a_drawing(name: str = FIRST) -> Photo:
 def has_own_photos(run: Run) -> bool:
     """Whether the photos that `run` was trained on are on this computer."""
     name = run.config["data"]
-    return data.available(name) and (name in data.KNOWN or data.folder_of(name).is_dir())
+    return data.available(name) and (data.has_name(name) or data.folder_of(name).is_dir())
 
 
 def _own_photo(run: Run, path: str) -> Photo | None:

@@ -102,7 +102,7 @@ def enter_form(recipe: Recipe, chosen: str | None) -> None:
     form = recipe.name if recipe.name in RECIPES else next(iter(RECIPES))
     entries = {"recipe": form, **{f"{form}-{name}": value for name, value in recipe.to_dict().items()}}
     if chosen:
-        entries |= {"dataset": chosen} if chosen in data.KNOWN else {"dataset": FOLDER, "folder": chosen}
+        entries |= {"dataset": chosen} if data.has_name(chosen) else {"dataset": FOLDER, "folder": chosen}
     st.session_state.setdefault("kept", {}).update(entries)
     for key in entries:  # a widget reads what is kept as soon as it is drawn; what is set earlier the browser misses
         st.session_state.pop(key, None)

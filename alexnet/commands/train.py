@@ -170,4 +170,4 @@ def load(options: argparse.Namespace) -> tuple[str, data.Dataset]:
         raise UsageError(f"Give --data: {DATA_HELP}.")
     dataset = data.load(options.data, show_progress)
     data.check_trainable(dataset)
-    return options.data if options.data in data.KNOWN else str(dataset.root), dataset
+    return options.data if data.has_name(options.data) else str(dataset.root), dataset

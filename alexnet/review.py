@@ -1,0 +1,68 @@
+"""What people have corrected in a dataset: photos of another class, and photos left out. Files are never changed.
+
+The list lies beside the data, in `data/corrections`, and goes by what is in a photo: it holds when files are renamed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from filelock import FileLock
+
+from alexnet import runs
+from alexnet.layout import DataError
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Of one photo: the class that it belongs to, or None where it is left out; and which it was when that was decided."""
+
+    path: str
+    was: str
+    label: str | None
+
+
+def corrections(root: Path) -> dict[str, Correction]:
+    """The corrections of the dataset in the folder `root`, by the digest of the photo, oldest first.
+
+    Raises:
+        DataError: the list is there and cannot be read.
+    """
+    path = _path(root)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {digest: Correction(**entry) for digest, entry in content["photos"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"The list of corrections {path} cannot be read; mend it or move it away.") from None
+
+
+def correct(root: Path, digest: str, correction: Correction | None) -> None:
+    """Note the correction of one photo, in place of what was noted before; None undoes it.
+
+    Raises:
+        DataError: the list cannot be read or written.
+    """
+    path = _path(root)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            noted = corrections(root)
+            noted.pop(digest, None)
+            if correction is not None:
+                noted[digest] = correction
+            photos = {key: asdict(value) for key, value in noted.items()}
+            runs.write_json(path, {"folder": str(root), "photos": photos})
+    except OSError as error:
+        raise DataError(f"The correction cannot be noted in {path}: {error.strerror}; check the disk.") from None
+
+
+def _path(root: Path) -> Path:
+    home = runs.data_dir()
+    # Relative where it can be, so that a home that is moved keeps its corrections.
+    place = root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root)
+    return home / "corrections" / f"{blake2b(place.encode(), digest_size=16).hexdigest()}.json"
