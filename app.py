@@ -13,6 +13,7 @@ page = st.navigation(
     [  # each address is the file's name, so that a link finds its page before the first navigation, too
         st.Page("pages/classify.py", title="Classify", icon="🔍", url_path="", default=True),
         st.Page("pages/train.py", title="Train", icon="📈", url_path="train"),
+        st.Page("pages/data.py", title="Data", icon="🗂️", url_path="data"),
         st.Page("pages/augment.py", title="Augment", icon="🎨", url_path="augment"),
         st.Page("pages/runs.py", title="Runs", icon="🏁", url_path="runs"),
         st.Page("pages/architecture.py", title="Architecture", icon="🧠", url_path="architecture"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
@@ -426,3 +428,34 @@ def _of_shares(figure: go.Figure, x: str, y: str) -> go.Figure:
     figure.update_yaxes(title_text=y, **span)
     # Room for the last label.
     return _styled(figure).update_layout(hovermode="closest", modebar_remove=["toImage"], margin_r=24)
+
+
+def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> go.Figure:
+    """How many photos of each class lie between each two of the `edges`, one class on top of the other.
+
+    Args:
+        title: what is measured.
+        edges: `B + 1` of them, ascending.
+        counts: `B` of each class, by its name.
+    """
+    figure = go.Figure()
+    centres = [round((low + high) / 2, 4) for low, high in pairwise(edges)]
+    ranges = [f"{low:,.4g} to {high:,.4g}" for low, high in pairwise(edges)]
+    for place, (name, values) in enumerate(counts.items()):
+        bars = go.Bar(
+            x=centres,
+            y=[int(value) for value in values],
+            width=float(edges[1] - edges[0]),
+            name=name,
+            text=ranges,
+            textposition="none",
+            marker={"color": class_color(name, place), "line": {"width": 0}},
+            hovertemplate="%{text}: %{y:,} of " + html.escape(name) + "<extra></extra>",
+        )
+        figure.add_trace(bars)
+    figure.update_xaxes(title_text=title, fixedrange=True)
+    figure.update_yaxes(title_text="Photos", tickformat="~s", fixedrange=True)
+    shown = len(counts) <= len(OTHER_CLASSES)
+    return _styled(figure).update_layout(
+        barmode="stack", bargap=0, hovermode="closest", showlegend=shown, modebar_remove=["toImage"]
+    )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -248,6 +249,13 @@ def bring_in(
     return folder
 
 
+def free_name(title: str) -> str:
+    """A name for a new dataset that comes from `title`: its own without the ending, with a number where that is taken."""
+    stem = _fit(os.path.splitext(title)[0])[: MAX_NAME - 4].rstrip(". ") or "photos"
+    taken = {other.casefold() for other in (*names(), *BUILT_IN)}
+    return next(name for name in chain([stem], (f"{stem} {n}" for n in count(2))) if name.casefold() not in taken)
+
+
 def remove(name: str) -> None:
     """Delete the imported dataset `name` from the disk.
 
@@ -305,9 +313,9 @@ def _rewound(file: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
 def _nothing_to_take(source: Source, skipped: Sequence[Skip]) -> str:
     if not skipped:
         return f"{source.title} is empty; choose one with a folder of photos per class."
-    reason, count = Counter(skip.reason for skip in skipped).most_common(1)[0]
+    reason, files = Counter(skip.reason for skip in skipped).most_common(1)[0]
     return (
-        f"None of the {len(skipped):,} files in {source.title} can be used, most of them ({count:,}) because: {reason}; "
+        f"None of the {len(skipped):,} files in {source.title} can be used, most of them ({files:,}) because: {reason}; "
         "use a folder per class, names like cat.0.jpg, or train/ and val/ folders of those."
     )
 

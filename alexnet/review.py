@@ -6,6 +6,7 @@ The list lies beside the data, in `data/corrections`, and goes by what is in a p
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -41,8 +42,8 @@ def corrections(root: Path) -> dict[str, Correction]:
         raise DataError(f"The list of corrections {path} cannot be read; mend it or move it away.") from None
 
 
-def correct(root: Path, digest: str, correction: Correction | None) -> None:
-    """Note the correction of one photo, in place of what was noted before; None undoes it.
+def correct(root: Path, changes: Mapping[str, Correction | None]) -> None:
+    """Note corrections, by the digest of the photo, in place of what was noted before; None undoes one.
 
     Raises:
         DataError: the list cannot be read or written.
@@ -52,13 +53,16 @@ def correct(root: Path, digest: str, correction: Correction | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             noted = corrections(root)
-            noted.pop(digest, None)
-            if correction is not None:
-                noted[digest] = correction
-            photos = {key: asdict(value) for key, value in noted.items()}
+            for digest, change in changes.items():
+                noted.pop(digest, None)
+                if change is not None:
+                    noted[digest] = change
+            photos = {digest: asdict(correction) for digest, correction in noted.items()}
             runs.write_json(path, {"folder": str(root), "photos": photos})
     except OSError as error:
-        raise DataError(f"The correction cannot be noted in {path}: {error.strerror}; check the disk.") from None
+        raise DataError(
+            f"The correction cannot be noted in {path}: {error.strerror or error}; check the disk."
+        ) from None
 
 
 def _path(root: Path) -> Path:

@@ -6,7 +6,7 @@ from ui.answers import show_photo
 from ui.augment import link_to_augment
 from ui.card import about
 from ui.charts import live_chart
-from ui.datasets import FOLDER, choose_photos, dataset, forget_dataset
+from ui.datasets import FOLDER, choose_photos, dataset, forget_dataset, offer_download, uncorrected
 from ui.eraser import show_eraser
 from ui.evaluation import show_evaluation
 from ui.evidence import show_trust
@@ -59,6 +59,7 @@ __all__ = [
     "name_button",
     "numbers",
     "open_trash",
+    "offer_download",
     "part_of",
     "plain",
     "plain_errors",
@@ -74,6 +75,7 @@ __all__ = [
     "show_trash",
     "show_trust",
     "stop_button",
+    "uncorrected",
     "upload_photos",
     "watch_series",
 ]

@@ -16,7 +16,7 @@ from alexnet.runs import Run
 from ui.datasets import dataset
 from ui.networks import Edition
 from ui.page import label_of, numbers, plain, plain_errors
-from ui.photos import EXAMPLES, Photo, drawing, encoded, thumbnails
+from ui.photos import EXAMPLES, MAX_MB, Photo, drawing, encoded, thumbnails
 
 if TYPE_CHECKING:
     from alexnet.anatomy import Row
@@ -60,7 +60,12 @@ def choose_photo(run: Run) -> Photo:
             thumbnails(pictures, chosen, "drawings", choose, side=3)
         with st.popover("Another photo", icon=":material/add_photo_alternate:"):
             st.file_uploader(
-                "Yours", type="image", key=f"photo-{number}", on_change=go, kwargs={"photo": None, "place": None}
+                "Yours",
+                type="image",
+                max_upload_size=MAX_MB,
+                key=f"photo-{number}",
+                on_change=go,
+                kwargs={"photo": None, "place": None},
             )
             st.caption("Yours stays in this tab: a link to this page cannot bring it back.")
             with plain_errors():

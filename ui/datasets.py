@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import streamlit as st
 from PIL import Image, ImageDraw, ImageOps
 
-from alexnet import data
+from alexnet import data, downloads, review, runs
 from alexnet.images import PhotoError
 from ui.networks import spare_from_collection
 from ui.page import kept, plain, plain_errors
 from ui.progress import progress_bar
 
-FOLDER = "folder"  # the choice of photos that are no known dataset
+FOLDER = "/"  # the choice of photos that have no name; no dataset can be called so
 MOST_STRIPS = 20  # classes of which photos are shown
 
 
@@ -25,7 +25,23 @@ def _datasets() -> dict[str, data.Dataset]:
     return {}
 
 
+@st.cache_resource
+def _corrected() -> dict[str, tuple[data.Dataset, dict[str, review.Correction], data.Dataset]]:
+    return {}
+
+
 def dataset(name: str, cancel: Callable[[], None] | None = None) -> data.Dataset:
+    """`uncorrected` with the corrections that its review has led to; raises and takes the same, and what the list may."""
+    files = uncorrected(name, cancel)
+    corrections = review.corrections(files.root)
+    before = _corrected().get(name)
+    if not (before and before[0] is files and before[1] == corrections):
+        _strip.clear()
+        _corrected()[name] = before = (files, corrections, data.corrected(files, corrections))
+    return before[2]
+
+
+def uncorrected(name: str, cancel: Callable[[], None] | None = None) -> data.Dataset:
     """A dataset, shared by all sessions until `forget_dataset`; a progress bar and a way out while it is read.
 
     Args:
@@ -38,7 +54,7 @@ def dataset(name: str, cancel: Callable[[], None] | None = None) -> data.Dataset
     datasets = _datasets()
     if name not in datasets:
         with progress_bar(cancel) as progress:
-            datasets[name] = data.load(name, progress)
+            datasets[name] = data.load_uncorrected(name, progress)
         spare_from_collection()
     return datasets[name]
 
@@ -51,6 +67,7 @@ def is_read(name: str) -> bool:
 def forget_dataset(name: str) -> None:
     """Have `dataset` look into the folder again the next time."""
     _datasets().pop(name, None)
+    _corrected().pop(name, None)
     _strip.clear()
 
 
@@ -59,7 +76,8 @@ def choose_photos() -> tuple[str, data.Dataset] | None:
 
     Draws the choice, then the photos by class with what was left out, or the reason why they cannot be used.
     """
-    titles = {**{name: known.title for name, known in data.KNOWN.items()}, FOLDER: "A folder on this computer"}
+    titles = {**{name: known.title for name, known in data.named().items()}, FOLDER: "A folder on this computer"}
+    _forget_removed(titles)
     name = kept(
         st.selectbox, "Photos", key="dataset", default="doodles", options=list(titles), index=None,
         format_func=titles.get, placeholder="Choose photos to learn from", label_visibility="collapsed",
@@ -71,11 +89,12 @@ def choose_photos() -> tuple[str, data.Dataset] | None:
         )  # fmt: skip
         name = str(data.folder_of(folder.strip())) if folder.strip() else None
     elif name is not None:
-        st.caption(data.KNOWN[name].description)
+        known = data.named()[name]
+        st.caption(known.description if name in data.KNOWN else plain(known.description))
     if name is None:
         return None
     if not data.available(name):
-        _offer_download(name)
+        offer_download(name)
         return None
     with plain_errors():
         chosen = dataset(name, cancel=lambda: st.session_state.update(dataset=None))
@@ -85,8 +104,19 @@ def choose_photos() -> tuple[str, data.Dataset] | None:
     return None
 
 
-def _offer_download(name: str) -> None:
-    if st.button("Download", icon=":material/download:", help="Can be cancelled, and then goes on where it stopped."):
+def _forget_removed(titles: Container[str]) -> None:
+    """Choose no photos where those that were chosen have been removed since."""
+    for values in (st.session_state, st.session_state.get("kept", {})):
+        if (name := values.get("dataset")) is not None and name not in titles:
+            values["dataset"] = None
+            st.warning(f"The dataset {plain(name)} is no longer here; choose another.")
+
+
+def offer_download(name: str) -> None:
+    """A button that fetches the dataset `name`, or the rest of it."""
+    label = "Resume" if downloads.received(name, runs.data_dir()) else "Download"
+    how = {"icon": ":material/download:", "help": "Can be cancelled, and then goes on where it stopped."}
+    if st.button(label, key=f"download-{name}", **how):
         with plain_errors(), progress_bar() as progress:
             data.download(name, progress)
             st.rerun()

@@ -10,6 +10,9 @@ import streamlit as st
 from PIL import Image, ImageOps
 
 from alexnet import doodles
+from alexnet.images import MAX_BYTES
+
+MAX_MB = MAX_BYTES // 10**6
 
 Photo = tuple[str, bytes]  # name and content of a file
 
@@ -20,7 +23,11 @@ def upload_photos(camera: bool) -> list[Photo]:
     """The photos that were dropped, pasted, browsed for or taken; without any, the example that was clicked."""
     with st.container(gap=None):
         uploads = st.file_uploader(
-            "Photos: drop, paste or browse", type="image", accept_multiple_files=True, key="photos"
+            "Photos: drop, paste or browse",
+            type="image",
+            accept_multiple_files=True,
+            max_upload_size=MAX_MB,
+            key="photos",
         )
         _paste(data=".st-key-photos input[type=file]", key="photos-paste", height=1)
     photos = [(file.name, file.getvalue()) for file in uploads]

@@ -1,0 +1,75 @@
+"""How photos are divided for training, validation and the final test, and near-duplicates that straddle the splits."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from alexnet import data
+from alexnet.data import Dataset
+from alexnet.recipes import RECIPES, Recipe
+from ui.datasets import FOLDER
+from ui.page import plain, plain_errors
+
+TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
+
+
+def divide(dataset: Dataset) -> dict[str, str]:
+    """The split of each photo by its path, as the address asks; empty where it cannot be."""
+    with plain_errors():
+        parts = data.split(dataset, chosen_recipe())
+        return {photo.path: split for split, photos in parts.items() for photo in photos}
+    return {}
+
+
+def chosen_recipe() -> Recipe:
+    """A recipe that divides as the address asks, by default as recipes do.
+
+    Raises:
+        RecipeError: that leaves nothing to train on.
+    """
+    values = {}
+    for name in ("val", "test"):
+        percent = st.query_params.get(name, "")
+        if percent.isdecimal():
+            values[f"{name}_fraction"] = int(percent) / 100
+    return Recipe().replace(**values)
+
+
+def show_splits(name: str, dataset: Dataset) -> None:
+    """The sizes to choose, what they come to, and the way to training with them."""
+    left, right = st.columns(2)
+    _choose(left, "val", "Validation, %", "Chooses the best epoch. Not learned from.")
+    _choose(right, "test", "Test, %", "Looked at once, at the very end.")
+    given = sorted({photo.split for photo in dataset.photos if photo.split in ("val", "test")})
+    if given:
+        st.caption(f"Folders of this dataset hold out photos ({', '.join(map(TITLES.get, given))}); these stand.")
+    with plain_errors():
+        recipe = chosen_recipe()
+        counts = data.split_counts(dataset, recipe)
+        rows = [{"Split": TITLES[split], "Photos": sum(by.values()), **by} for split, by in counts.items()]
+        st.dataframe(rows, hide_index=True, width="content")
+        if not sum(counts["test"].values()):
+            st.warning("Without test photos no figure is honest at the end: validation has chosen the best epoch.")
+        st.caption("A photo's split follows from a seed and its content: it stays when others are added.")
+        fractions = {"val_fraction": recipe.val_fraction, "test_fraction": recipe.test_fraction}
+        st.button("Train with these", type="primary", icon=":material/model_training:", on_click=prepare_training,
+                  args=[name], kwargs=fractions, key="train-with-splits")  # fmt: skip
+
+
+def prepare_training(name: str, **settings: float) -> None:
+    """Enter a dataset and settings into the form of the Train page, and remember to go there."""
+    values = st.session_state.setdefault("kept", {})
+    recipe = values.get("recipe", next(iter(RECIPES)))
+    entries = {"dataset": name} if data.has_name(name) else {"dataset": FOLDER, "folder": name}
+    entries |= {f"{recipe}-{setting}": value for setting, value in settings.items()}
+    values |= entries
+    for key in entries:
+        st.session_state.pop(key, None)
+    st.session_state["shown"] = "new"
+    st.session_state["to-training"] = True
+
+
+def _choose(place, name: str, label: str, help_: str) -> None:
+    default = round(100 * getattr(Recipe(), f"{name}_fraction"))
+    with place:
+        st.number_input(label, 0, 90, default, step=5, key=name, bind="query-params", help=plain(help_))
