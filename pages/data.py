@@ -58,7 +58,7 @@ def show_parts(name: str, files: data.Dataset, dataset: data.Dataset) -> None:
         "Report": lambda: dataset_photos.show_report(name, dataset),
         "Splits": lambda: dataset_splits.show_splits(name, dataset),
         "Duplicates": lambda: dataset_review.show_duplicates(files, dataset_splits.divide(dataset), back),
-        "Labels": lambda: dataset_review.show_labels(files, dataset_splits.divide(dataset)),
+        "Labels": lambda: dataset_review.show_labels(name, files),
     }
     for show, tab in zip(parts.values(), st.tabs(list(parts), key="part", bind="query-params"), strict=True):
         if tab.open:  # what nobody sees costs nothing
@@ -72,8 +72,6 @@ def back() -> None:
 
 
 ui.guard()
-if st.session_state.pop("to-training", False):
-    st.switch_page("pages/train.py")
 if name := st.query_params.get("data"):
     show_dataset(name)
 else:

@@ -18,7 +18,7 @@ from alexnet.recipes import RECIPES, Recipe, parse_setting
 from ui.architecture import go
 from ui.augment_photos import OWN, Source, code, opened, photos_at
 from ui.page import following, label_of, numbers, plain, plain_errors
-from ui.settings import VALUE_LABELS, enter_form
+from ui.settings import VALUE_LABELS, enter_form, form_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +114,7 @@ def choose_step() -> int:
 def show_actions(recipe: Recipe, photos: str | None) -> None:
     """Take the settings to the Train page, or drop the changes."""
     if st.button("Train with this", type="primary", icon=":material/play_arrow:"):
-        enter_form(recipe, None if photos == OWN else photos)
+        enter_form(None if photos == OWN else photos, form_of(recipe), recipe.to_dict())
         st.switch_page("pages/train.py", query_params={"run": "new"})
     if changed := _changed():
         st.button(

@@ -10,7 +10,6 @@ import streamlit as st
 
 from alexnet import imports
 from ui.dataset_list import open_dataset
-from ui.datasets import dataset
 from ui.page import plain, plain_errors
 from ui.photos import MAX_MB
 from ui.progress import progress_bar
@@ -43,7 +42,6 @@ def import_photos() -> None:
             with progress_bar() as progress:
                 imports.bring_in(plan, name, classes, progress)
             st.session_state.pop("plan", None)
-            dataset(name)  # which checks each photo, with progress
             open_dataset(name)
             st.rerun()
 

@@ -11,7 +11,7 @@ from alexnet import data, review, runs
 from alexnet.data import Dataset, Photo
 from alexnet.review import Correction
 from ui.dataset_photos import page_of, picture
-from ui.dataset_splits import TITLES
+from ui.dataset_splits import TITLES, chosen_recipe
 from ui.networks import Edition, classifier, edition
 from ui.page import plain, plain_errors
 from ui.progress import progress_on_demand
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from alexnet.surprise import Surprise
 
 MOST_BUTTONS = 3  # other classes to move a photo to by one click
-PER_PAGE = 12
-CARD = 200  # px, the least width of a card
+PER_PAGE = 24
+CARD = 150  # px, the least width of a card: two fit on a phone
 
 
 def show_duplicates(dataset: Dataset, splits: Mapping[str, str], back: Callable[[], None]) -> None:
@@ -49,7 +49,7 @@ def show_duplicates(dataset: Dataset, splits: Mapping[str, str], back: Callable[
     if across:
         _offer_to_mend(dataset, across, splits, corrections)
     st.caption("Photos whose perceptual hashes hardly differ, as they are or mirrored; the most alike come first.")
-    for group in page_of(kinds[kind], PER_PAGE, f"near-{kind}"):
+    for group in page_of(kinds[kind], PER_PAGE // 2, f"near-{kind}"):
         with st.container(border=True):
             st.caption(f"{group.distance} of 64 bits apart" if group.distance else "No bit apart")
             grid = st.grid("auto", min_column_width=CARD, dense=True)
@@ -93,12 +93,12 @@ def _groups(fingerprint: str, _dataset: Dataset, _progress: data.Progress) -> li
     return duplicates.groups(_dataset, progress=_progress)
 
 
-def show_labels(dataset: Dataset, splits: Mapping[str, str]) -> None:
+def show_labels(name: str, dataset: Dataset) -> None:
     """The photos whose labels surprise a run most, to relabel or leave out; and all that has been corrected so far.
 
     Args:
+        name: of the dataset, or its folder.
         dataset: without corrections, so that they can be seen and undone.
-        splits: of each photo that is used, by its path.
     """
     corrections = review.corrections(dataset.root)
     kinds = {"surprising": "Most surprising", "corrected": f"Corrected ({len(corrections):,})"}
@@ -109,7 +109,7 @@ def show_labels(dataset: Dataset, splits: Mapping[str, str]) -> None:
     if kind == "corrected":
         _show_corrected(dataset, corrections)
     else:
-        _show_surprising(dataset, splits, corrections)
+        _show_surprising(name, dataset, corrections)
 
 
 def _show_corrected(dataset: Dataset, corrections: Mapping[str, Correction]) -> None:
@@ -127,35 +127,42 @@ def _show_corrected(dataset: Dataset, corrections: Mapping[str, Correction]) -> 
             _card(dataset, photo, corrections, _label(dataset, photo))
 
 
-def _show_surprising(dataset: Dataset, splits: Mapping[str, str], corrections: Mapping[str, Correction]) -> None:
-    usable = _usable(dataset)
+def _show_surprising(name: str, dataset: Dataset, corrections: Mapping[str, Correction]) -> None:
+    usable = {run.id: run for run in _usable(dataset)}
     if not usable:
         st.info(
             "No network for these classes is trained yet. Train one, and it will point out labels that surprise it."
         )
         return
     left, right = st.columns(2, vertical_alignment="bottom")
-    run = left.selectbox("Run", usable, format_func=lambda run: run.id, key="surprised-run")
+    run = usable[left.selectbox("Run", list(usable), key="run", bind="query-params")]
     split = right.selectbox(
-        "Photos of", [*TITLES, "all"], index=1, key="of", format_func=lambda s: TITLES.get(s, "all splits")
-    )
-    photos = [
-        photo for photo in dataset.photos if split in ("all", splits.get(photo.path)) or photo.digest in corrections
-    ]
-    asked = (run.id, split, dataset.fingerprint)
+        "Photos of", [*TITLES, "all"], index=1, key="of", bind="query-params",
+        format_func=lambda split: TITLES.get(split, "All splits"),
+    )  # fmt: skip
+    own = run.config["data"] == name
+    photos = data.split_of(dataset, run.recipe if own else chosen_recipe(), split)
+    asked = (run.id, split, dataset.root)
     if st.session_state.get("surprised") != asked:
-        st.caption("A label that a network has not learned from and finds least likely is often a wrong one.")
-        if st.button(f"Rank {len(photos):,} photos", type="primary", icon=":material/sort:"):
-            st.session_state["surprised"] = asked
-            st.rerun()
+        unseen = "" if own and split in ("train", "all") else " that the network has not learned from"
+        st.caption(
+            f"The photos whose labels it finds least likely come first. Of photos{unseen}, many are labelled wrongly."
+        )
+        st.button(f"Rank {len(photos):,} photos", type="primary", icon=":material/sort:",
+                  on_click=st.session_state.update, args=[{"surprised": asked}])  # fmt: skip
         return
-    ranked = _rank(run, dataset, photos, tuple(photo.digest for photo in photos))
+    ranked = _rank(run, dataset, photos)
     grid = None
     for each in page_of(ranked, PER_PAGE, f"surprise-{run.id}-{split}"):
         grid = grid or st.grid("auto", min_column_width=CARD)
         with grid.container():
-            says = f"labelled **{plain(_label(dataset, each.photo))}**, looks like {plain(each.predicted)} ({each.confidence:.1%})"
-            _card(dataset, each.photo, corrections, says)
+            label, predicted = plain(_label(dataset, each.photo)), plain(each.predicted)
+            _card(
+                dataset,
+                each.photo,
+                corrections,
+                f"labelled **{label}**, looks like {predicted} ({each.confidence:.1%})",
+            )
 
 
 def _usable(dataset: Dataset) -> list[runs.Run]:
@@ -166,13 +173,13 @@ def _usable(dataset: Dataset) -> list[runs.Run]:
     return sorted(known, key=lambda run: run.shipped)
 
 
-def _rank(run: runs.Run, dataset: Dataset, photos: list[Photo], digests: tuple[str, ...]) -> list[Surprise]:
+def _rank(run: runs.Run, dataset: Dataset, photos: list[Photo]) -> list[Surprise]:
     """`photos` by how surprising they are; computed once for a run's weights."""
     with st.spinner("Loading the network"):
         made = edition(run)
         network = classifier(*made)
     with progress_on_demand(st.container(), lambda: st.session_state.pop("surprised", None)) as progress:
-        return _surprises(made, digests, network, dataset, photos, progress)
+        return _surprises(made, tuple(photo.digest for photo in photos), network, dataset, photos, progress)
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
@@ -191,7 +198,7 @@ def _label(dataset: Dataset, photo: Photo) -> str:
 def _card(dataset: Dataset, photo: Photo, corrections: Mapping[str, Correction], says: str) -> None:
     """A photo, what is said of it, and what can be done about it, or undone."""
     label, correction = _label(dataset, photo), corrections.get(photo.digest)
-    st.image(picture(dataset, photo, CARD), width="stretch", alt=f"{label}: {photo.path}")
+    st.image(picture(dataset, photo, 2 * CARD), width="stretch", alt=f"{label}: {photo.path}")
     st.caption(f"{says}  \n{plain(photo.path)}")
     act = {"args": [dataset], "width": "stretch"}
     if correction is not None:

@@ -7,8 +7,8 @@ import streamlit as st
 from alexnet import data
 from alexnet.data import Dataset
 from alexnet.recipes import RECIPES, Recipe
-from ui.datasets import FOLDER
 from ui.page import plain, plain_errors
+from ui.settings import enter_form
 
 TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
 
@@ -50,23 +50,15 @@ def show_splits(name: str, dataset: Dataset) -> None:
         st.dataframe(rows, hide_index=True, width="content")
         if not sum(counts["test"].values()):
             st.warning("Without test photos no figure is honest at the end: validation has chosen the best epoch.")
-        st.caption("A photo's split follows from a seed and its content: it stays when others are added.")
-        fractions = {"val_fraction": recipe.val_fraction, "test_fraction": recipe.test_fraction}
-        st.button("Train with these", type="primary", icon=":material/model_training:", on_click=prepare_training,
-                  args=[name], kwargs=fractions, key="train-with-splits")  # fmt: skip
-
-
-def prepare_training(name: str, **settings: float) -> None:
-    """Enter a dataset and settings into the form of the Train page, and remember to go there."""
-    values = st.session_state.setdefault("kept", {})
-    recipe = values.get("recipe", next(iter(RECIPES)))
-    entries = {"dataset": name} if data.has_name(name) else {"dataset": FOLDER, "folder": name}
-    entries |= {f"{recipe}-{setting}": value for setting, value in settings.items()}
-    values |= entries
-    for key in entries:
-        st.session_state.pop(key, None)
-    st.session_state["shown"] = "new"
-    st.session_state["to-training"] = True
+        st.caption(
+            "A photo's split follows from a seed and its content: it stays when others are added. Copies that straddle "
+            "splits are under Duplicates."
+        )
+        if st.button("Train with these", type="primary", icon=":material/model_training:"):
+            form = st.session_state.get("kept", {}).get("recipe", next(iter(RECIPES)))
+            enter_form(name, form, {"val_fraction": recipe.val_fraction, "test_fraction": recipe.test_fraction})
+            st.session_state["shown"] = "new"
+            st.switch_page("pages/train.py", query_params={})  # without them it minds those that widgets are bound to
 
 
 def _choose(place, name: str, label: str, help_: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -94,15 +94,20 @@ def fill_form(run: runs.Run, **changes: Any) -> None:
     Raises:
         alexnet.runs.RunError: the run cannot be read.
     """
-    enter_form(run.recipe.replace(**changes), run.config["data"])
+    recipe = run.recipe.replace(**changes)
+    enter_form(run.config["data"], form_of(recipe), recipe.to_dict())
 
 
-def enter_form(recipe: Recipe, chosen: str | None) -> None:
-    """Enter the settings of a recipe into the widgets of `setting`, and photos, if any, into `choose_photos`."""
-    form = recipe.name if recipe.name in RECIPES else next(iter(RECIPES))
-    entries = {"recipe": form, **{f"{form}-{name}": value for name, value in recipe.to_dict().items()}}
-    if chosen:
-        entries |= {"dataset": chosen} if data.has_name(chosen) else {"dataset": FOLDER, "folder": chosen}
+def form_of(recipe: Recipe) -> str:
+    """The recipe whose form can hold the settings of `recipe`."""
+    return recipe.name if recipe.name in RECIPES else next(iter(RECIPES))
+
+
+def enter_form(photos: str | None, form: str, settings: Mapping[str, Any]) -> None:
+    """Enter settings into the widgets of the recipe called `form`, and a dataset's name or folder, if any, into `choose_photos`."""
+    entries = {"recipe": form, **{f"{form}-{name}": value for name, value in settings.items()}}
+    if photos:
+        entries |= {"dataset": photos} if data.has_name(photos) else {"dataset": FOLDER, "folder": photos}
     st.session_state.setdefault("kept", {}).update(entries)
     for key in entries:  # a widget reads what is kept as soon as it is drawn; what is set earlier the browser misses
         st.session_state.pop(key, None)
