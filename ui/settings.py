@@ -104,7 +104,7 @@ def form_of(recipe: Recipe) -> str:
 
 
 def enter_form(photos: str | None, form: str, settings: Mapping[str, Any]) -> None:
-    """Enter settings into the widgets of the recipe called `form`, and a dataset's name or folder, if any, into `choose_photos`."""
+    """Enter settings into the widgets of the recipe called `form`, and photos, by name or folder, into `choose_photos`."""
     entries = {"recipe": form, **{f"{form}-{name}": value for name, value in settings.items()}}
     if photos:
         entries |= {"dataset": photos} if data.has_name(photos) else {"dataset": FOLDER, "folder": photos}
