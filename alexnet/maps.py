@@ -83,6 +83,12 @@ def strength(attribution: np.ndarray) -> float:
     return float(np.quantile(magnitudes, 0.995)) or float(magnitudes.max())
 
 
+def stretch(attribution: np.ndarray, side: int) -> np.ndarray:
+    """A coarse attribution, float (h, w), over `side` x `side` pixels, bilinearly, as Captum stretches those of layers."""
+    coarse = Image.fromarray(attribution.astype(np.float32))
+    return np.asarray(coarse.resize((side, side), Image.Resampling.BILINEAR))
+
+
 def render(
     attribution: np.ndarray,
     crop: Image.Image,

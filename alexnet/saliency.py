@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -209,11 +209,44 @@ def attribute(
     with classifier.lock:
         x = classifier.prepare([photo]).requires_grad_()
         network = _Network(classifier.model, _forward_passes(method, x.shape[-1]), progress)
-        attribution = _COMPUTE[method](network, x, classifier.classes.index(target), place)
-    attribution = attribution.detach().float().cpu().numpy()
-    if not np.isfinite(attribution).all():
-        raise AttributionError("Nothing found: the map holds numbers that are not finite; try another run's weights.")
+        attribution = _finite(_COMPUTE[method](network, x, classifier.classes.index(target), place))
     return np.zeros_like(attribution) if _is_rounding(attribution, method) else attribution
+
+
+def signed_gradcam(classifier: Classifier, x: Tensor, targets: Sequence[int]) -> np.ndarray:
+    """Grad-CAM of several photos at once, neither rectified nor stretched: where features speak for a class or against it.
+
+    Negative numbers are what the counterfactual explanations of Selvaraju et al. 2017 (arXiv 1610.02391, section 3.3) show;
+    without them, and stretched by `maps.stretch`, it is what `attribute` returns.
+
+    Args:
+        classifier: as for `attribute`; its network has a convolution.
+        x: prepared photos, `(N, 3, S, S)` float32.
+        targets: the class of each, by its index.
+
+    Returns:
+        float32 (N, h, w), in the places of the last convolution.
+
+    Raises:
+        AttributionError: the result is not finite.
+    """
+    place = list(convolutions(classifier.model).values())[-1]
+    with classifier.lock:
+        network = _Network(classifier.model, 1, None)
+        maps = LayerGradCam(network, place).attribute(x.clone().requires_grad_(), target=list(targets))[:, 0]
+    return _finite(maps)
+
+
+def _finite(attribution: Tensor) -> np.ndarray:
+    """An attribution as float32.
+
+    Raises:
+        AttributionError: it holds numbers that are not finite.
+    """
+    array = attribution.detach().float().cpu().numpy()
+    if not np.isfinite(array).all():
+        raise AttributionError("Nothing found: the map holds numbers that are not finite; try another run's weights.")
+    return array
 
 
 def _is_rounding(attribution: np.ndarray, method: str) -> bool:

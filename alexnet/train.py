@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import card, data, draws, inputs, sweep, weights
+from alexnet import card, data, draws, film, inputs, sweep, weights
 from alexnet.augment import CACHE_SIDE, Draw, EvalTransform, augment, draw, mix, to_square
 from alexnet.distributed import ALONE, Group, divide, parallel, place_in_batch
 from alexnet.errors import LabError
@@ -27,7 +28,7 @@ from alexnet.evaluate import calibrate, evaluate, score, write_report
 from alexnet.hardware import Hardware, is_out_of_memory, memory_in_use
 from alexnet.predict import averaged_logits, class_logits, load_classifier
 from alexnet.recipes import Recipe
-from alexnet.runs import Reporter, Run, Stopped
+from alexnet.runs import SWEEP_FILE, Reporter, Run, Stopped
 from alexnet.schedules import learning_rate, reductions_on_plateau
 from alexnet.state import CHECKPOINT, State, has_checkpoint, initial_state, load_checkpoint, save_checkpoint
 
@@ -166,6 +167,8 @@ def open_session(run: Run, photos: Photos, hardware: Hardware, reporter: Reporte
     )
     session = _try_out(session)
     reporter.forget_after(progress.epoch, progress.step)
+    if group.leads:
+        film.forget_after(run.path, progress.epoch)
     name = f"{group.size} x {session.hardware}" if group.size > 1 else str(session.hardware)
     reporter.say(state="running", message="", device=name, steps=steps * recipe.epochs, best=progress.best)
     return session
@@ -407,12 +410,14 @@ def _end_epoch(session: Session) -> None:
     reporter.say(message="Validating.")
     epoch = progress.epoch + 1
     with state.averaged():
-        metrics = validate(session)
+        logits = validate(session)
+        metrics = score(logits, session.photos.val_labels, session.photos.dataset.classes)
         _require_finite(session, metrics["loss"])
         if progress.best is None or metrics["accuracy"] > progress.best["accuracy"]:
             progress.best = {"epoch": epoch, "accuracy": metrics["accuracy"], "loss": metrics["loss"]}
             if session.group.leads:
                 weights.save(session.folder / "weights.safetensors", state.model.state_dict())
+        trouble = _film(session, epoch, logits)
     validation = {"split": "val", "loss": metrics["loss"], "accuracy": metrics["accuracy"]}
     reporter.record(epoch=epoch, step=progress.step, **validation, seconds=session.clock.seconds())
     progress.epoch = epoch
@@ -421,12 +426,29 @@ def _end_epoch(session: Session) -> None:
     progress.record_sums.zero_()
     _save(session)
     session.clock.speed(progress.step)  # validation is not training time
-    reporter.say(message="", epoch=epoch, step=progress.step, best=progress.best)
+    reporter.say(message=trouble, epoch=epoch, step=progress.step, best=progress.best)
+
+
+def _film(session: Session, epoch: int, logits: Tensor) -> str:
+    """Add a frame to the film of the run, unless it is a trial; what kept it from being made, in a sentence."""
+    # Trials are short, many, and compared by their numbers.
+    if not session.group.leads or (session.folder.parent / SWEEP_FILE).exists():
+        return ""
+    try:
+        from alexnet import camera  # imports captum, which takes a second
+
+        photos, weights = session.photos, session.state.model.state_dict()
+        camera.add_frame(Run(session.folder), epoch, photos.val, photos.val_images, logits, weights)
+    except Exception as error:  # whatever it is, no film is worth a run
+        traceback.print_exc()
+        why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+        return f"The film of this run lacks epoch {epoch} ({why}); training goes on."
+    return ""
 
 
 @torch.inference_mode()
-def validate(session: Session) -> dict[str, Any]:
-    """The metrics of `evaluate.score` on the validation split, with the transform and mirroring of the recipe."""
+def validate(session: Session) -> Tensor:
+    """The logits `(N, classes)` of the validation split, on the CPU, with the transform and mirroring of the recipe."""
     recipe, hardware, photos, group = session.recipe, session.hardware, session.photos, session.group
     transform = EvalTransform.from_recipe(recipe)
     network = session.forward if group.size == 1 else session.state.model
@@ -439,8 +461,7 @@ def validate(session: Session) -> dict[str, Any]:
                 logits[number] = averaged_logits(network, [x], recipe.mirror).float().cpu()
             session.reporter.now_and_then()  # a sign of life
     everyone = {number: part for parts in group.gather(logits) for number, part in parts.items()}
-    ordered = torch.cat([everyone[number] for number in sorted(everyone)])
-    return score(ordered[: len(photos.val_labels)], photos.val_labels, photos.dataset.classes)
+    return torch.cat([everyone[number] for number in sorted(everyone)])[: len(photos.val_labels)]
 
 
 def _same_sized_batches(images: inputs.Kept | inputs.Streamed, size: int) -> Iterator[Callable[[], Tensor]]:

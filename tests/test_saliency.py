@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from alexnet import saliency
+from alexnet import maps, saliency
 from alexnet.model import AlexNet
 
 # Captum says so at each call; pytest undoes the filter that saliency sets.
@@ -170,6 +170,18 @@ def test_gradcam_of_each_layer_agrees_with_autograd(convolutional, layer):
     found = saliency.attribute(convolutional, noise(1), "gradcam", "dog", layer=layer)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.any()
+
+
+def test_signed_gradcam_of_several_photos_is_that_of_each_before_it_is_rectified(convolutional):
+    photos, targets = [noise(1), noise(2), noise(3)], [0, 1, 1]
+    found = saliency.signed_gradcam(convolutional, convolutional.prepare(photos), targets)
+    assert found.dtype == np.float32 and found.min() < 0 < found.max()
+    for photo, target, coarse in zip(photos, targets, found, strict=True):
+        rectified = torch.from_numpy(coarse).relu()[None, None]
+        stretched = nn.functional.interpolate(rectified, (SIZE, SIZE), mode="bilinear")[0, 0].numpy()
+        expected = saliency.attribute(convolutional, photo, "gradcam", convolutional.classes[target])
+        np.testing.assert_allclose(stretched, expected, atol=1e-6)
+        np.testing.assert_allclose(maps.stretch(np.maximum(coarse, 0), SIZE), expected, atol=1e-6)
 
 
 def test_without_a_choice_gradcam_looks_at_the_last_layer(convolutional):
