@@ -45,7 +45,8 @@ def choose_job() -> Run | Series | None:
 def show(run_id: str) -> None:
     """Have a run, or the form for a new one, shown: in this tab and, by its address, after a reload or from a link."""
     st.session_state["shown"] = run_id
-    st.query_params.from_dict({} if run_id == NEW else {"run": run_id})
+    if st.query_params.get("run", NEW) != run_id:  # what else is in the address is of the run that it names
+        st.query_params.from_dict({} if run_id == NEW else {"run": run_id})
 
 
 def new_run() -> None:
@@ -144,6 +145,7 @@ def watch(run: Run, state: str) -> None:
             ui.live_chart(curves, key=f"curves-{run.id}", height=480)
         with st.expander("Log", expanded=status.state in ("failed", "lost")):
             st.code(run.log_tail() or "Nothing yet.", language=None, wrap_lines=True)
+        ui.show_film(run)
 
 
 def show_progress(run: Run, status: Status) -> None:

@@ -20,7 +20,7 @@ SOURCES = [*PACKAGE.values(), *FRONT.values(), *PROJECT.glob("benchmarks/*.py")]
 
 LIGHT = ["alexnet", *(f"alexnet.{name}" for name in ("errors", "recipes", "runs", "figures", "data", "images"))]
 LIGHT += [f"alexnet.{name}" for name in ("downloads", "doodles", "turns", "folds", "maps", "__main__")]
-LIGHT += [f"alexnet.{name}" for name in ("archives", "duplicates", "imports", "layout", "review")]
+LIGHT += [f"alexnet.{name}" for name in ("archives", "duplicates", "film", "imports", "layout", "review")]
 LIGHT += ["alexnet.published", "alexnet.schedules", "alexnet.series", "alexnet.sweep"]
 LIGHT += [f"alexnet.{name}" for name in ("catalog", "compare", "notes", "significance", "trash")]
 LIGHT += ["alexnet.measures", "alexnet.predictions"]

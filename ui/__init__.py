@@ -10,6 +10,7 @@ from ui.datasets import FOLDER, choose_photos, dataset, forget_dataset, offer_do
 from ui.eraser import show_eraser
 from ui.evaluation import show_evaluation
 from ui.evidence import show_trust
+from ui.film import show_film
 from ui.map_settings import MapSettings, choose_maps
 from ui.maps import Case, Network, draw_maps, map_grid
 from ui.networks import Edition, answer, classifier, edition
@@ -25,13 +26,13 @@ from ui.submit import show_submit
 from ui.sweeps import choose_how, find_member, list_jobs, watch_series
 
 __all__ = [
-    "FOLDER",
-    "ROUTED",
     "Case",
     "Edition",
+    "FOLDER",
     "MapSettings",
     "Network",
     "Photo",
+    "ROUTED",
     "about",
     "answer",
     "applies",
@@ -58,8 +59,8 @@ __all__ = [
     "map_grid",
     "name_button",
     "numbers",
-    "open_trash",
     "offer_download",
+    "open_trash",
     "part_of",
     "plain",
     "plain_errors",
@@ -67,9 +68,10 @@ __all__ = [
     "setting",
     "show_comparison",
     "show_eraser",
+    "show_evaluation",
+    "show_film",
     "show_heading",
     "show_overview",
-    "show_evaluation",
     "show_photo",
     "show_submit",
     "show_trash",

@@ -141,12 +141,12 @@ def _palette(signed: bool) -> bytes:
 
 def picture_of(tiles: np.ndarray, signed: bool) -> Image.Image:
     """Tiles `(N, H, W)` of levels side by side in a square, as a picture with a table of colours."""
-    picture = Image.fromarray(_mosaic(tiles))
+    picture = Image.fromarray(mosaic(tiles))
     picture.putpalette(_palette(signed))
     return picture
 
 
-def _mosaic(tiles: np.ndarray) -> np.ndarray:
+def mosaic(tiles: np.ndarray) -> np.ndarray:
     """Tiles `(N, H, W, ...)` in rows of `_across(N)`; what stays free is 0."""
     across = _across(len(tiles))
     down = -(-len(tiles) // across)
@@ -177,7 +177,7 @@ def sheet(
     """Tiles to click, all from one picture.
 
     Args:
-        picture: as `_mosaic` lays tiles out.
+        picture: as `mosaic` lays tiles out.
         labels: for each tile its number, what is written under it, and what is said of it.
         chosen: the number of the one that is marked.
         key: names the sheet.
@@ -232,7 +232,7 @@ def show_filters(classifier: Classifier, rows: Sequence[Row], on_choice: Callabl
             st.caption(f"Tower {tower + 1} of {towers}")
         labels = [(int(i), str(i), f"{i}: largest weight {np.abs(kernels[i]).max():.3g}") for i in part]
         colours = filter_colours(kernels, shared)[part]
-        sheet(Image.fromarray(_mosaic(colours)), labels, None, f"filters-{tower}", partial(on_choice, name), side=66)
+        sheet(Image.fromarray(mosaic(colours)), labels, None, f"filters-{tower}", partial(on_choice, name), side=66)
 
 
 def filter_colours(kernels: np.ndarray, shared: bool) -> np.ndarray:

@@ -74,7 +74,7 @@ def choose_maps(classifier: Classifier, many: bool, others: Sequence[str]) -> Ma
             "One scale for all", key="shared", help="Shows which maps hold more evidence."
         )
     for name in colors.values():
-        _color_scale(chosen_colormap(name, classifier.classes, classifier.classes[0]), classifier.classes)
+        color_scale(chosen_colormap(name, classifier.classes, classifier.classes[0]), classifier.classes)
     return MapSettings(methods, target, layer, rivals, view, layout, colors, float(opacity), shared)
 
 
@@ -149,7 +149,7 @@ def chosen_colormap(name: str, classes: Sequence[str], target: str) -> Colormap:
     return maps.default_colormap(True, classes, target) if name == CLASS_COLORS else maps.COLORMAPS[name]
 
 
-def _color_scale(colormap: Colormap, classes: Sequence[str]) -> None:
+def color_scale(colormap: Colormap, classes: Sequence[str]) -> None:
     """The colours of a saliency map, which cover the page as they cover a photo, and what their ends mean."""
     from alexnet import maps
 
