@@ -8,6 +8,7 @@ step, and readers leave out what is missing or damaged.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -109,10 +110,11 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def forget_after(folder: Path, epoch: int) -> None:
-    """Drop the frames of what a run, resumed after `epoch` finished epochs, is about to do again."""
+    """Drop the frames of what a run, resumed after `epoch` finished epochs, is about to do again, if they can be deleted."""
     for number, path in _frames(folder).items():
         if number > epoch:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def epochs(run: Run) -> list[int]:
@@ -181,7 +183,8 @@ def _is_usable(frame: Frame, shape: tuple[int, int]) -> bool:
     return (
         probabilities is not None
         and probabilities.shape == shape
+        and (maps is None) == (filters is None)
         and (maps is None or (maps.ndim == 3 and len(maps) == len(probabilities)))
         and (filters is None or (filters.ndim == 4 and filters.shape[1] == 3))
-        and all(np.isfinite(array).all() for array in vars(frame).values() if array is not None)
+        and all(array.size and np.isfinite(array).all() for array in vars(frame).values() if array is not None)
     )

@@ -437,11 +437,12 @@ def _film(session: Session, epoch: int, logits: Tensor) -> str:
     try:
         from alexnet import camera  # imports captum, which takes a second
 
-        photos, weights = session.photos, session.state.model.state_dict()
-        camera.add_frame(Run(session.folder), epoch, photos.val, photos.val_images, logits, weights)
+        photos, answered = session.photos, session.state.model.state_dict()
+        camera.add_frame(Run(session.folder), epoch, photos.val, photos.val_images, logits, answered)
     except Exception as error:  # whatever it is, no film is worth a run
         traceback.print_exc()
-        why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+        why = getattr(error, "strerror", None) or str(error).partition("\n")[0].rstrip(".")
+        why = "not enough memory" if is_out_of_memory(error) else why
         return f"The film of this run lacks epoch {epoch} ({why}); training goes on."
     return ""
 

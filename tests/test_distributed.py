@@ -15,7 +15,7 @@ import torch.multiprocessing
 from safetensors.torch import load_file
 from torch import nn
 
-from alexnet import data, distributed, doodles, runs, train
+from alexnet import data, distributed, doodles, film, runs, train
 from alexnet.distributed import Group, ProcessError, WholeBatchDropout, WholeBatchNorm, divide
 from alexnet.errors import LabError
 from alexnet.hardware import Hardware
@@ -182,6 +182,7 @@ def assert_same_results(run: Run, expected: Run) -> None:
     for name, tensor in reference.items():
         update, difference = (tensor - start[name]).float().norm(), (weights[name] - tensor).float().norm()
         assert difference <= 0.1 * update, name
+    assert film.epochs(run) == film.epochs(expected) == [1, 2]
 
 
 def wait_for(condition, process: subprocess.Popen) -> None:

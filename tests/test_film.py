@@ -216,7 +216,8 @@ def test_what_was_written_is_read(run):
         None,
         frame_of(2, count=3),
         Frame(np.full((2, 2), np.nan, np.float32)),
-        Frame(np.ones((2, 2), np.float32), np.ones((2, 3), np.float32)),
+        Frame(np.ones((2, 2), np.float32), np.ones((2, 3), np.float32), np.ones((4, 3, 5, 5), np.float16)),
+        Frame(np.ones((2, 2), np.float32), np.ones((2, 3, 3), np.float32)),
     ],
 )
 def test_a_frame_that_cannot_be_used_is_left_out(run, damage):

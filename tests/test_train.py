@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from alexnet import calibration, card, data, doodles, inputs, runs, train
+from alexnet import calibration, card, data, doodles, film, inputs, runs, train
 from alexnet.__main__ import main
 from alexnet.augment import EvalTransform
 from alexnet.distributed import ALONE
@@ -233,6 +233,7 @@ def test_compiled(finished, photos, tmp_path, monkeypatch):
     run = new_run(photos, tmp_path, SMALL.replace(compile="on", epochs=1))
     assert child(run, tmp_path).wait() == 0, run.log_tail()
     assert run.status().device == "CPU, float32, compiled"
+    assert film.epochs(run) == [1]
     # The first step has seen the same photos, weights and dropout seeds; dropout itself draws in another order.
     first, same = run.metrics()[0], finished.metrics()[0]
     assert first["loss"] == pytest.approx(same["loss"], rel=0.2)

@@ -42,10 +42,12 @@ def show_film(run: Run) -> None:
         epoch, classes = _choose_epoch(list(seen.frames)), run.config["classes"]
         st.caption(_summary(seen, epoch, classes, (run.status().best or {}).get("epoch")))
         st.html(_strip(path, changed, epoch, seen, classes))
+        if len(seen.frames) > 1:
+            st.caption("The line below a photo is the probability of its class over the epochs, from 0 to 100%.")
         if seen.frames[epoch].maps is not None:
             st.caption(
-                "Grad-CAM for the class of each photo, also where it speaks against it, with one scale for all photos and "
-                "epochs. The line below a photo is the probability of its class over the epochs, from 0 to 100%."
+                "The maps are Grad-CAM for the class of each photo, also where it speaks against it, with one scale for all "
+                "photos and epochs."
             )
             color_scale(_colormap(classes, classes[0]), classes)
             st.html(_filters(path, changed, epoch, seen))
@@ -74,8 +76,8 @@ def _turn_to(newest: int) -> None:
 def _summary(seen: Film, epoch: int, classes: Sequence[str], best: int | None) -> str:
     """What an epoch comes to, in words."""
     right = sum(_taken_for(s, row, classes) is None for s, row in _rows(seen, epoch))
-    kept = ", of which the weights are kept" if epoch == best else ""
-    return f"{right} of {len(seen.subjects)} validation photos right after epoch {epoch}{kept}."
+    kept = ", whose weights are kept," if epoch == best else ""
+    return f"After epoch {epoch}{kept} it is right about {right} of these {len(seen.subjects)} validation photos."
 
 
 def _rows(seen: Film, epoch: int) -> list[tuple[Subject, np.ndarray]]:
@@ -94,7 +96,7 @@ def _strip(path: str, changed: int, epoch: int, _seen: Film, classes: Sequence[s
     scale = _scale([frame.maps for frame in _seen.frames.values() if frame.maps is not None])
     cards = "".join(_card(_seen, number, epoch, classes, scale) for number in range(len(_seen.subjects)))
     return (
-        "<div style='display:grid;gap:1rem .8rem;grid-template-columns:repeat(auto-fill,minmax(max(8.5rem,15%),1fr))'>"
+        "<div style='display:grid;gap:1rem .7rem;grid-template-columns:repeat(auto-fill,minmax(max(6rem,15%),1fr))'>"
         f"{cards}</div>"
     )
 
@@ -149,7 +151,9 @@ def _line(likely: dict[int, float], epoch: int, color: str) -> str:
         f"<path d='M{x[epoch]:.1f} 0V24' stroke='{INK}' stroke-width='2' {thin}/>"
         f"<polyline points='{points}' stroke='{color}' stroke-width='2' stroke-linejoin='round' {thin}/></svg>"
     )
-    source = "data:image/svg+xml;base64," + base64.b64encode(picture.encode()).decode()  # as itself it is not let through
+    source = (
+        "data:image/svg+xml;base64," + base64.b64encode(picture.encode()).decode()
+    )  # as itself it is not let through
     return f"<img src='{source}' alt='' style='width:100%;height:1.6rem;margin-top:.2rem;display:block'>"
 
 
