@@ -303,7 +303,7 @@ def strongest(
 
     def crop(photo: Photo) -> Image.Image:
         try:
-            return classifier.transform.crop_photo(dataset.open(photo, at_least=classifier.transform.resize))
+            return classifier.transform.view(dataset.open(photo, at_least=classifier.transform.resize))
         except PhotoError as error:
             raise DataError(f"A photo of {dataset.name} changed while it was read: {error}") from None
 

@@ -80,13 +80,17 @@ class EvalTransform:
         left, top = self.places[0]
         return square.crop((left, top, left + self.crop, top + self.crop))
 
+    def view(self, photo: Image.Image, resampling: Image.Resampling = Image.Resampling.BILINEAR) -> Image.Image:
+        """The centre of an upright photo, `crop` x `crop`: what attributions and activations are made of."""
+        return self.centre(self.crop_photo(photo, resampling))
+
     def views(self, squares: Tensor) -> list[Tensor]:
         """All views of photos, each `(N, 3, crop, crop)`, cut from `(N, 3, side, side)`; the centre comes first."""
         return [squares[..., top : top + self.crop, left : left + self.crop] for left, top in self.places]
 
     def batch(self, photos: Sequence[Image.Image]) -> Tensor:
         """The centres of upright RGB photos as `(N, 3, crop, crop)` uint8."""
-        return self.stack([self.centre(self.crop_photo(photo)) for photo in photos])
+        return self.stack([self.view(photo) for photo in photos])
 
     @staticmethod
     def stack(crops: Sequence[Image.Image]) -> Tensor:

@@ -86,13 +86,13 @@ def measure_curves(
     """What each of `rankings` does to the probability of `target` that `classifier` gives.
 
     Args:
-        classifier: asked as for any photo, with its mirror images and its temperature.
+        classifier: asked with its mirror images and its temperature, of several views only for that of the centre.
         photo: any size; what the network is given of it is changed.
         target: one of `classifier.classes`.
         rankings: (S, S) each, as `ranking` makes them.
         progress: told the share done, 0 to 1. What it raises ends the work and is raised here.
     """
-    crop = classifier.transform.crop_photo(photo)
+    crop, classifier = classifier.transform.view(photo), classifier.looking_once()
     given, blurred = classifier.transform.stack([crop, blur(crop)])
     grey = torch.tensor(_grey(classifier.transform.mean), dtype=torch.uint8)[:, None, None].expand_as(given)
     index, tell = classifier.classes.index(target), progress or (lambda share: None)

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from captum import metrics
 from PIL import Image
-from scipy.ndimage import sobel
+from scipy.ndimage import gaussian_filter, sobel
 from torch import Tensor
 
 from alexnet import data, evidence, saliency
 from alexnet.data import DataError, Skip
 from alexnet.evaluate import match_classes
-from alexnet.images import PhotoError, open_photo
+from alexnet.images import PHOTO_SUFFIXES, PhotoError, open_photo
 from alexnet.predict import Classifier
 
 Explain = Callable[[Classifier, Image.Image, str], np.ndarray]  # the map (S, S) of a photo for a class
@@ -36,7 +36,19 @@ PERTURBED = 5  # photos on which infidelity and sensitivity are measured, which 
 SQUARES = 50  # that are hidden to measure infidelity
 SQUARE_SIDE = (0.1, 0.4)  # shares of the picture's side
 NUDGES = 10  # noisy copies to measure sensitivity
+SMOOTHING = 0.02  # deviation, as a share of the side, with which maps are smoothed before they point
 RADIUS = 0.02  # of their noise, in the unit of normalised pixels; Captum's own choice
+
+# Oxford-IIIT Pet names a photo by breed and number and writes cats large: Abyssinian_1.jpg, beagle_1.jpg. The breeds are
+# listed, because others name their photos IMG_1.jpg.
+CATS = "Abyssinian Bengal Birman Bombay British_Shorthair Egyptian_Mau Maine_Coon Persian Ragdoll Russian_Blue Siamese Sphynx"
+DOGS = (
+    "american_bulldog american_pit_bull_terrier basset_hound beagle boxer chihuahua english_cocker_spaniel english_setter "
+    "german_shorthaired great_pyrenees havanese japanese_chin keeshond leonberger miniature_pinscher newfoundland "
+    "pomeranian pug saint_bernard samoyed scottish_terrier shiba_inu staffordshire_bull_terrier wheaten_terrier "
+    "yorkshire_terrier"
+)
+SPECIES = dict.fromkeys(CATS.split(), "cat") | dict.fromkeys(DOGS.split(), "dog")
 
 
 @dataclass(frozen=True)
@@ -54,14 +66,22 @@ class Collection:
 
     photos: tuple[Outlined, ...]
     skipped: tuple[Skip, ...]
-    labelled: bool  # whether the true classes are known
+
+    @property
+    def target(self) -> str:
+        """Which class of each photo is explained, in words."""
+        known = [photo.label is not None for photo in self.photos]
+        if all(known):
+            return "true class"
+        return "true class where it is known, else the likeliest" if any(known) else "likeliest class"
 
 
 def collect(name: str, masks: Path, classes: Sequence[str], progress: data.Progress | None = None) -> Collection:
     """Find a mask below `masks` for each photo of a dataset or folder: the PNG of the same name.
 
     Where several have that name, the one at the same place below its folder is taken. Labels are found as in any
-    dataset; where there are none, or others than `classes`, the photos have none.
+    dataset, or else by the breeds in the names that Oxford-IIIT Pet gives its photos; a photo of no class of `classes`
+    has none.
 
     Raises:
         DataError: a folder is missing, or no photo has a mask.
@@ -69,17 +89,17 @@ def collect(name: str, masks: Path, classes: Sequence[str], progress: data.Progr
     if not masks.is_dir():
         raise DataError(f"There is no folder {masks}; give the folder that holds the masks.")
     root = data.folder_of(name)
-    labels = _labels(name, root, classes, progress)
+    labels, skipped = _labels(name, root, classes, progress)
     places: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(masks.rglob("*")):
         if path.suffix.lower() == ".png" and path.name[0] != ".":  # archives made on a Mac bring ._ files
             places[path.stem].append(path)
     inside = masks.resolve()
-    found, skipped = [], []
+    found = []
     for file, label in labels.items():
         photo = root / file
-        if photo.resolve().is_relative_to(inside):
-            continue
+        if photo.suffix.lower() == ".png" and photo.resolve().is_relative_to(inside):
+            continue  # a mask
         candidates = places.get(photo.stem, [])
         if len(candidates) > 1:
             candidates = [c for c in candidates if c.relative_to(masks).with_suffix("") == Path(file).with_suffix("")]
@@ -89,22 +109,38 @@ def collect(name: str, masks: Path, classes: Sequence[str], progress: data.Progr
             skipped.append(Skip(str(photo), "There is no mask of its name."))
     if not found:
         raise DataError(
-            f"None of the {len(skipped)} photos in {root} has a mask in {masks}; a mask is a PNG with its photo's name."
+            f"None of the {len(labels)} photos in {root} has a mask in {masks}; a mask is a PNG with its photo's name."
         )
     Random(0).shuffle(found)
-    return Collection(tuple(found), tuple(skipped), all(photo.label is not None for photo in found))
+    return Collection(tuple(found), tuple(skipped))
 
 
-def _labels(name: str, root: Path, classes: Sequence[str], progress: data.Progress | None) -> Mapping[str, str | None]:
-    """The photos of a dataset by their path below `root`, each with its class if that is one of `classes`."""
+def _labels(
+    name: str, root: Path, classes: Sequence[str], progress: data.Progress | None
+) -> tuple[Mapping[str, str | None], list[Skip]]:
+    """The photos of a dataset by their path below `root`, each with its class if that is one of `classes`; and the others."""
     try:
         dataset = data.load(name, progress)
         meant = match_classes(dataset.classes, classes)
     except DataError:
         if not root.is_dir():
             raise
-        return dict.fromkeys(data.photo_files(root))
-    return {photo.path: classes[meant[photo.label]] for photo in dataset.photos}
+        return {file: _by_name(Path(file).stem, classes) for file in data.photo_files(root)}, []
+    skipped = [
+        Skip(str(root / skip.path), f"It is left out of the dataset: {skip.reason}.")
+        for skip in dataset.report.skipped
+        if Path(skip.path).suffix.lower() in PHOTO_SUFFIXES
+    ]
+    return {photo.path: classes[meant[photo.label]] for photo in dataset.photos}, skipped
+
+
+def _by_name(stem: str, classes: Sequence[str]) -> str | None:
+    """The class that a name such as `Abyssinian_1` or `dog_1` tells, if it is one of `classes`."""
+    name = stem.rpartition("_")[0]
+    try:
+        return classes[match_classes([SPECIES.get(name, name)], classes)[0]]
+    except DataError:
+        return None
 
 
 def open_outlined(outlined: Outlined, classifier: Classifier) -> tuple[Image.Image, np.ndarray]:
@@ -123,8 +159,9 @@ def open_outlined(outlined: Outlined, classifier: Classifier) -> tuple[Image.Ima
         raise PhotoError("The mask has another size than its photo.")
     if values.ndim != 2 or not np.isin(values, (OBJECT, BACKGROUND, BORDER)).all():
         raise PhotoError("The mask holds something else than 1, 2 and 3.")
-    cut = classifier.transform.crop_photo(Image.fromarray(values.astype(np.uint8)), Image.Resampling.NEAREST)
-    trimap = np.asarray(cut)
+    if not (values == OBJECT).any():
+        raise PhotoError("The mask has no object.")
+    trimap = np.asarray(classifier.transform.view(Image.fromarray(values.astype(np.uint8)), Image.Resampling.NEAREST))
     if not (trimap == OBJECT).any():
         raise PhotoError("The object lies outside of what the network is given.")
     return photo, trimap
@@ -134,13 +171,16 @@ def pointing(attribution: np.ndarray, trimap: np.ndarray) -> float:
     """Whether the strongest pixel lies on the object: 1 or 0, or of several that are equal the share that does.
 
     The pointing game, Zhang et al. 2016 (arXiv 1608.00507), section 4.2. The border is looked at by neither side, which
-    takes the place of the 15 px of tolerance that the paper grants. A map that finds nothing misses.
+    takes the place of the 15 px of tolerance that the paper grants. All maps are smoothed first, as Fong, Patrick and
+    Vedaldi 2019 (arXiv 1910.08485) do in their benchmark with those of single pixels. A map that finds nothing misses.
     """
+    # One that is the same everywhere would be left with the rounding of its smoothing.
+    smooth = gaussian_filter(attribution, SMOOTHING * len(attribution)) if np.ptp(attribution) else attribution
     counts = trimap != BORDER
-    highest = attribution[counts].max()
+    highest = smooth[counts].max()
     if highest <= 0:
         return 0.0
-    return float((trimap[counts & (attribution == highest)] == OBJECT).mean())
+    return float((trimap[counts & (smooth == highest)] == OBJECT).mean())
 
 
 def energy(attribution: np.ndarray, trimap: np.ndarray) -> float:
@@ -294,7 +334,8 @@ def score(
     Raises:
         DataError: no photo can be used.
     """
-    explain, one_view = explanations(classifier, names), replace(classifier, mirror=False, familiarity=None)
+    explain = explanations(classifier, names)
+    one_view = replace(classifier.looking_once(), mirror=False, familiarity=None)
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     errors: dict[str, str] = {}
     skipped, used, total = [], 0, min(limit or len(photos), len(photos))
@@ -303,7 +344,7 @@ def score(
         if used == total:
             break
         try:
-            photo, trimap = open_outlined(outlined, classifier)
+            photo, trimap = open_outlined(outlined, one_view)
         except PhotoError as error:
             skipped.append(Skip(str(outlined.photo), str(error)))
             continue

@@ -107,6 +107,10 @@ class Classifier:
             logits = averaged_logits(look, views, self.mirror).float().cpu() / self.temperature
             return logits, torch.stack(scores).mean(0).cpu() if scores else None
 
+    def looking_once(self) -> Classifier:
+        """The same network, which looks at the centre of a photo only, and at its mirror image if it did before."""
+        return replace(self, transform=replace(self.transform, five_crops=False))
+
     def prepare(self, photos: Sequence[Image.Image]) -> Tensor:
         """The centres of upright RGB photos as the network computes with them: `(N, 3, S, S)` float32, normalised."""
         return self.transform.normalize(self.transform.batch(photos).to(self.device))

@@ -24,6 +24,7 @@ from captum.attr import (
     IntegratedGradients,
     LayerAttribution,
     LayerGradCam,
+    LayerGradientXActivation,
     NoiseTunnel,
     Occlusion,
     Saliency,
@@ -88,9 +89,17 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method(
+            "hirescam",
+            "HiResCAM",
+            "Regions whose features in a convolution, by default the last, speak for the class, each place weighed by itself.",
+            "Draelos and Carin 2020, arXiv 2011.08891",
+            ONE_PASS,
+            layered=True,
+        ),
+        Method(
             "gradcam",
             "Grad-CAM",
-            "Regions whose features in a convolution, by default the last, speak for the class: coarse, and the easiest to read.",
+            "Regions whose features in a convolution, by default the last, speak for the class, a feature weighed alike everywhere.",
             "Selvaraju et al. 2017, arXiv 1610.02391, section 3",
             ONE_PASS,
             layered=True,
@@ -190,7 +199,8 @@ def attribute(
         `saliency`: the largest magnitude among the three colours of the logit's gradient; `smoothgrad`: that of the
         mean gradient; `guided-backprop`: that of the gradient which is cut where it is negative at a ReLU.
         `input-x-gradient`, `integrated-gradients`, `deeplift`: the sum over the colours.
-        `gradcam`: the rectified map, stretched to the photo; `guided-gradcam`: that times `guided-backprop`.
+        `gradcam`, `hirescam`: the rectified map, stretched to the photo; `guided-gradcam`: the first times
+        `guided-backprop`.
         `occlusion`: how far the logit falls when a patch over the pixel turns grey, averaged over the patches that
         cover it.
         All zero: nothing was found, or no more than the rounding of the logit.
@@ -262,6 +272,8 @@ def unsupported(model: nn.Module, method: str) -> str | None:
     title = METHODS[method].title
     if METHODS[method].layered and not convolutions(model):
         return f"{title} needs a convolution, and this network has none; choose another method."
+    if "guided" in method and not any(isinstance(module, nn.ReLU) for module in model.modules()):
+        return f"{title} cuts gradients at ReLUs, and this network has none; choose Saliency, which it would equal."
     if method == "deeplift":
         inexact = [type(module).__name__ for module in model.modules() if not _deeplift_is_exact(module)]
         if inexact:
@@ -270,10 +282,10 @@ def unsupported(model: nn.Module, method: str) -> str | None:
 
 
 def convolutions(model: nn.Module) -> dict[str, nn.Module]:
-    """Where Grad-CAM can look, by the convolutions' names, first to last: the ReLU of each, or itself without one.
+    """Where a `layered` method can look, by the convolutions' names, first to last: the ReLU of each, or itself without one.
 
-    Grad-CAM weighs activations as the network passes them on; before the ReLU a negative one under a negative weight
-    would count as evidence.
+    These methods weigh activations as the network passes them on; before the ReLU a negative one under a negative
+    weight would count as evidence.
     """
     places: dict[str, nn.Module] = {}
     name = ""
@@ -386,6 +398,11 @@ def _guided_backprop(network: _Network, x: Tensor, target: int, place: nn.Module
     return GuidedBackprop(network).attribute(x, target=target)[0].abs().amax(dim=0)
 
 
+def _hirescam(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
+    maps = LayerGradientXActivation(network, place).attribute(x, target=target).sum(dim=1, keepdim=True).relu()
+    return LayerAttribution.interpolate(maps, x.shape[-2:], interpolate_mode="bilinear")[0, 0]
+
+
 def _gradcam(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
     maps = LayerGradCam(network, place).attribute(x, target=target, relu_attributions=True)
     return LayerAttribution.interpolate(maps, x.shape[-2:], interpolate_mode="bilinear")[0, 0]
@@ -406,6 +423,7 @@ def _occlusion(network: _Network, x: Tensor, target: int, place: nn.Module | Non
 
 
 _COMPUTE: dict[str, Callable[[_Network, Tensor, int, nn.Module | None], Tensor]] = {
+    "hirescam": _hirescam,
     "gradcam": _gradcam,
     "saliency": _saliency,
     "smoothgrad": _smoothgrad,
@@ -419,11 +437,11 @@ _COMPUTE: dict[str, Callable[[_Network, Tensor, int, nn.Module | None], Tensor]]
 
 
 def _deeplift_is_exact(module: nn.Module) -> bool:
-    """Whether the rescale rule, as Captum has it, adds up over this module: in evaluation linear, a ReLU or a maximum."""
+    """Whether the rescale rule, as Captum has it, adds up over this module: in evaluation linear, bent unit by unit, or a maximum."""
     if isinstance(module, nn.MaxPool2d):
         return (module.padding, module.dilation, module.ceil_mode) == (0, 1, False)
     linear = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AdaptiveAvgPool2d, nn.Dropout, nn.Flatten, nn.Identity)
-    return any(module.children()) or isinstance(module, (nn.ReLU, nn.Sequential, *linear))
+    return any(module.children()) or isinstance(module, (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.Sequential, *linear))
 
 
 def _with_windows_apart(model: nn.Module) -> nn.Module:

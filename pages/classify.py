@@ -23,6 +23,35 @@ def choose_run(usable: list[runs.Run]) -> runs.Run:
     return st.selectbox("Run", usable, format_func=notes.title, **keep)
 
 
+def explain(photos: list[ui.Photo], run: runs.Run, usable: list[runs.Run]) -> None:
+    """What the network of `run` says of the photos, its saliency maps, and of one photo what these are worth."""
+    # Not among the page's own names: callbacks keep those, and with them the network, long after they are needed.
+    with st.spinner("Loading the network"):
+        network = load(run)
+    if network is None:
+        return
+    many = len(photos) > 1
+    above, settings_place, below = st.container(), st.container(), st.container()
+    with settings_place:
+        settings = ui.choose_maps(network[0], many, [other.id for other in usable if other != run])
+        progress_place = st.container()
+    maps = len(settings.methods) if settings else 0
+    in_grid = settings and not many and (maps > 1 or settings.rivals)
+    with below if many else above:  # one photo is seen before the settings, a list of them after
+        cases = show_answers(photos, network, maps=0 if in_grid else maps)
+    if settings and cases:
+        if in_grid:
+            with below:
+                rivals = (load(other) for other in usable if other.id in settings.rivals)
+                networks = [network, *filter(None, rivals)]
+                cases = ui.map_grid(cases[0].data, networks, settings.methods)
+        ui.draw_maps(cases, settings, progress_place)
+    if cases and not many:
+        if settings:
+            ui.show_trust(cases[0], settings)
+        ui.show_eraser(cases[0])
+
+
 def load(run: runs.Run) -> ui.Network | None:
     """The classifier of `run` and its edition; the reason on the page where there is none."""
     with ui.plain_errors():
@@ -36,6 +65,8 @@ def load(run: runs.Run) -> ui.Network | None:
 
 def show_answers(photos: list[ui.Photo], network: ui.Network, maps: int) -> list[ui.Case]:
     """What the network says of each photo, or why that photo cannot be used; of many also the count for each label."""
+    from alexnet import familiarity
+
     summary, cases = st.empty(), []
     for name, data in photos:
         try:
@@ -65,32 +96,5 @@ with right:
     camera = st.toggle("Camera")
 with left:
     photos = ui.upload_photos(camera)
-if not photos:
-    st.stop()
-with st.spinner("Loading the network"):
-    from alexnet import familiarity
-
-    network = load(run)
-if network is None:
-    st.stop()
-
-many = len(photos) > 1
-above, settings_place, below = st.container(), st.container(), st.container()
-with settings_place:
-    settings = ui.choose_maps(network[0], many, [other.id for other in usable if other != run])
-    progress_place = st.container()
-maps = len(settings.methods) if settings else 0
-in_grid = settings and not many and (maps > 1 or settings.rivals)
-with below if many else above:  # one photo is seen before the settings, a list of them after
-    cases = show_answers(photos, network, maps=0 if in_grid else maps)
-if settings and cases:
-    if in_grid:
-        with below:
-            rivals = (load(other) for other in usable if other.id in settings.rivals)
-            networks = [network, *filter(None, rivals)]
-            cases = ui.map_grid(cases[0].data, networks, settings.methods)
-    ui.draw_maps(cases, settings, progress_place)
-if cases and not many:
-    if settings:
-        ui.show_trust(cases[0], settings)
-    ui.show_eraser(cases[0].prediction, network[0])
+if photos:
+    explain(photos, run, usable)

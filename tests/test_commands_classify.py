@@ -84,7 +84,7 @@ def test_a_slow_method_says_how_far_it_is(explain, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
-        (["--saliency", "guess"], 1, "There is no saliency method 'guess'; choose one of gradcam"),
+        (["--saliency", "guess"], 1, "There is no saliency method 'guess'; choose one of hirescam"),
         (["--saliency", "saliency", "--target", "cow"], 1, "This run knows no class 'cow'; choose one of cat, dog."),
         (["--saliency", "gradcam", "--layer", "conv9"], 1, "no convolution 'conv9'; choose one of conv1, conv2"),
         (["--saliency", "saliency", "--layer", "conv4"], 1, "Saliency looks at no single layer; leave the layer out."),

@@ -85,6 +85,26 @@ def test_the_pointing_game_asks_where_the_strongest_pixel_lies():
     assert explain_score.pointing(np.array([[-1, -2, 0], [-3, -4, -5]]), trimap) == 0
 
 
+def test_maps_are_smoothed_before_they_point():
+    """A lone pixel off the object is outweighed by weaker ones on it that stand together; in a large map only."""
+    trimap, attribution = np.full((100, 100), BACKGROUND), np.zeros((100, 100), np.float32)
+    trimap[:, :50] = OBJECT
+    attribution[20:40, 20:40], attribution[70, 70] = 0.5, 1.0
+    assert explain_score.pointing(attribution, trimap) == 1
+    attribution[70:90, 70:90] = 1.0
+    assert explain_score.pointing(attribution, trimap) == 0
+
+
+def test_an_object_outside_of_the_crop_is_told(tmp_path):
+    noise(0, (60, 20)).save(tmp_path / "photo.png")
+    mask = np.full((20, 60), BACKGROUND)
+    mask[:, :10] = OBJECT
+    save_mask(tmp_path / "mask.png", mask)
+    pair = explain_score.Outlined(tmp_path / "photo.png", tmp_path / "mask.png", "cat")
+    with pytest.raises(PhotoError, match="The object lies outside of what the network is given."):
+        explain_score.open_outlined(pair, linear(np.ones((SIZE, SIZE), np.float32)))
+
+
 def test_the_energy_is_the_share_of_the_positive_evidence_on_the_object():
     trimap = np.array([[1, 1, 3], [2, 2, 2]])
     assert explain_score.energy(np.array([[1, 2, 50], [1, 0, 0]]), trimap) == pytest.approx(3 / 4)
@@ -152,7 +172,8 @@ def test_a_mask_goes_through_the_geometry_of_its_photo(tmp_path):
         (np.ones((9, 9)), "The mask has another size than its photo."),
         (np.full((SIZE, SIZE), 255), "The mask holds something else than 1, 2 and 3."),
         (np.ones((SIZE, SIZE, 3)), "The mask holds something else than 1, 2 and 3."),
-        (np.full((SIZE, SIZE), 2), "The object lies outside of what the network is given."),
+        (np.full((SIZE, SIZE), 2), "The mask has no object."),
+        (np.full((SIZE, SIZE), 3), "The mask has no object."),
         (b"no picture", "The mask cannot be read."),
     ],
 )
@@ -196,17 +217,65 @@ def test_masks_are_found_by_name_anywhere_and_by_place_where_names_repeat(photo_
         "Cats/2.jpg": "cat",
         "Dogs/1.png": "dog",
     }
-    assert found.labelled and [skip.path for skip in found.skipped] == [str(photos / "Dogs/3.png")]
+    assert found.target == "true class" and [skip.path for skip in found.skipped] == [str(photos / "Dogs/3.png")]
 
 
-@pytest.mark.parametrize("layout", [["Bengal_1.png", "pug_7.png"], ["cow/1.png", "hen/2.png"]])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ["Bengal_1.png", "british_2.png", "english_setter_7.png", "Maine_Coon_12.jpg"],
+        ["images/Bengal_1.png", "images/pug_7.png"],
+        ["Bengal/Bengal_1.png", "pug/pug_7.png"],
+        ["cats/Bengal_1.png", "dogs/pug_7.png"],
+        ["pets/cat/x.png", "pets/dog/y.jpg"],
+        ["cat_1.png", "dog_7.png"],
+        ["cat.1.png", "dog.7.png"],
+        ["dog/small/pug_1.jpg", "dog/large/boxer_1.jpg"],
+    ],
+)
+def test_cats_and_dogs_are_known_by_folder_by_name_or_by_breed(photo_folder, tmp_path, layout):
+    folder = photo_folder(layout)
+    for path in layout:
+        save_mask(tmp_path / "annotations/trimaps" / f"{Path(path).stem}.png", np.ones((16, 24)))
+        save_mask(tmp_path / "annotations/trimaps" / f"._{Path(path).stem}.png", np.zeros((2, 2)))
+    found = explain_score.collect(str(folder), tmp_path / "annotations", ("cat", "dog"))
+    cats = ("Bengal", "Maine", "cat", "x")
+    dogs = ("english", "pug", "dog", "y", "boxer")
+    for photo in found.photos:
+        name = photo.photo.name.partition("_")[0].partition(".")[0]
+        assert photo.label == ("cat" if name in cats else "dog" if name in dogs else None)
+    assert len(found.photos) == len(layout) and not found.skipped
+    known = "true class where it is known, else the likeliest" if "british_2.png" in layout else "true class"
+    assert found.target == known
+
+
+def test_masks_may_lie_among_their_photos(photo_folder):
+    folder = photo_folder(["pug_1.jpg", "Bengal_2.jpg"])
+    for name in ("pug_1", "Bengal_2"):
+        save_mask(folder / f"{name}.png", np.ones((16, 24)))
+    found = explain_score.collect(str(folder), folder, ("cat", "dog"))
+    assert {(p.photo.name, p.label) for p in found.photos} == {("pug_1.jpg", "dog"), ("Bengal_2.jpg", "cat")}
+
+
+def test_photos_that_the_dataset_leaves_out_are_told(photo_folder, tmp_path):
+    folder = photo_folder({"cat/1.png": 1, "dog/2.png": 2, "dog/3.png": b"no photo"})
+    for name in "123":
+        save_mask(tmp_path / "masks" / f"{name}.png", np.ones((16, 24)))
+    found = explain_score.collect(str(folder), tmp_path / "masks", ("cat", "dog"))
+    assert len(found.photos) == 2
+    assert [(Path(skip.path).name, skip.reason) for skip in found.skipped] == [
+        ("3.png", "It is left out of the dataset: unreadable.")
+    ]
+
+
+@pytest.mark.parametrize("layout", [["IMG_1.png", "photo_7.png"], ["cow/1.png", "hen/2.png"]])
 def test_photos_without_a_known_label_have_none_and_masks_beside_them_are_no_photos(photo_folder, layout):
     folder = photo_folder(layout)
     for path in layout:
         save_mask(folder / "masks" / path, np.ones((16, 24)))
     found = explain_score.collect(str(folder), folder / "masks", ("cat", "dog"))
     assert sorted(p.photo.relative_to(folder).as_posix() for p in found.photos) == layout
-    assert not found.labelled and all(p.label is None for p in found.photos)
+    assert found.target == "likeliest class" and all(p.label is None for p in found.photos)
 
 
 def test_without_any_mask_it_says_what_a_mask_is(photo_folder, tmp_path):
@@ -303,7 +372,7 @@ def test_a_method_that_the_network_does_not_support_is_told_and_the_others_go_on
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
-        (["--method", "guess"], 2, "There is no method 'guess'; choose from gradcam"),
+        (["--method", "guess"], 2, "There is no method 'guess'; choose from hirescam"),
         (["--limit", "0"], 2, "--limit is 0; give 1 or more."),
         (["--masks", "no/such/folder"], 1, "There is no folder no/such/folder; give the folder that holds the masks."),
     ],

@@ -160,14 +160,16 @@ def test_gradcam_can_look_at_each_rectified_convolution(norm_place):
 
 
 @pytest.mark.parametrize("layer", ["0", "3"])
-def test_gradcam_of_each_layer_agrees_with_autograd(convolutional, layer):
-    """Section 3: each map weighed by its mean gradient, the sum of them rectified and stretched."""
+@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
+def test_gradcam_and_hirescam_of_each_layer_agree_with_autograd(convolutional, layer, method):
+    """Each map weighed by its gradient, or the mean of that, and the sum of them rectified and stretched."""
     features, rest = convolutional.model.features[: int(layer) + 2], convolutional.model.features[int(layer) + 2 :]
     maps = features(convolutional.prepare([noise(1)])).requires_grad_()
     (gradient,) = torch.autograd.grad(convolutional.model.head(rest(maps).flatten(1))[0, 1], maps)
-    cam = (gradient.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True).relu()
+    weight = gradient.mean(dim=(2, 3), keepdim=True) if method == "gradcam" else gradient
+    cam = (weight * maps).sum(dim=1, keepdim=True).relu()
     expected = nn.functional.interpolate(cam, (SIZE, SIZE), mode="bilinear")[0, 0].detach().numpy()
-    found = saliency.attribute(convolutional, noise(1), "gradcam", "dog", layer=layer)
+    found = saliency.attribute(convolutional, noise(1), method, "dog", layer=layer)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.any()
 
@@ -182,6 +184,23 @@ def test_signed_gradcam_of_several_photos_is_that_of_each_before_it_is_rectified
         expected = saliency.attribute(convolutional, photo, "gradcam", convolutional.classes[target])
         np.testing.assert_allclose(stretched, expected, atol=1e-6)
         np.testing.assert_allclose(maps.stretch(np.maximum(coarse, 0), SIZE), expected, atol=1e-6)
+
+
+def test_hirescam_tells_apart_places_that_gradcam_weighs_alike():
+    """A feature that counts above and not below: the mean of its weights would mark both."""
+    conv, head = nn.Conv2d(3, 1, 1, bias=False), nn.Linear(SIZE * SIZE, 2, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([1.0, 0, 0]).reshape(1, 3, 1, 1))  # copies red
+        head.weight.zero_()
+        head.weight[0, : SIZE * SIZE // 2] = 0.5
+    classifier, red = (
+        TinyClassifier(Network(nn.Sequential(conv, nn.ReLU()), head)),
+        Image.new("RGB", (SIZE, SIZE), "red"),
+    )
+    above = np.zeros((SIZE, SIZE))
+    above[: SIZE // 2] = 0.5
+    np.testing.assert_allclose(saliency.attribute(classifier, red, "hirescam", "cat"), above)
+    np.testing.assert_allclose(saliency.attribute(classifier, red, "gradcam", "cat"), 0.25)
 
 
 def test_without_a_choice_gradcam_looks_at_the_last_layer(convolutional):
@@ -284,6 +303,17 @@ def test_deeplift_is_complete_on_alexnet_with_batch_norm(norm_place):
     assert abs(sums.difference) > 0.01 and sums.relative < 1e-3
 
 
+@pytest.mark.parametrize("bend", [nn.Sigmoid, nn.Tanh])
+def test_deeplift_is_complete_on_a_perceptron(bend):
+    torch.manual_seed(4)
+    head = nn.Sequential(nn.Linear(3 * SIZE * SIZE, 8), bend(), nn.Linear(8, 8), bend(), nn.Linear(8, 2))
+    head[0].weight.data.mul_(5)  # so that units bend
+    classifier = TinyClassifier(Network(nn.Identity(), head))
+    attribution = saliency.attribute(classifier, noise(1), "deeplift", "dog")
+    sums = saliency.completeness(classifier, noise(1), "dog", attribution)
+    assert abs(sums.difference) > 0.005 and sums.relative < 1e-3
+
+
 def test_deeplift_is_left_out_where_it_would_not_add_up():
     classifier = AlexNetClassifier(normalization="local_response")
     with pytest.raises(saliency.AttributionError, match="DeepLIFT has no rule for LocalResponseNorm"):
@@ -339,7 +369,7 @@ def test_a_network_that_is_constant_but_for_rounding_gives_an_all_zero_map(metho
     assert not saliency.attribute(classifier, noise(6), method, "cat").any()
 
 
-@pytest.mark.parametrize("hooking", ["gradcam", "guided-backprop", "guided-gradcam", "deeplift"])
+@pytest.mark.parametrize("hooking", ["gradcam", "hirescam", "guided-backprop", "guided-gradcam", "deeplift"])
 def test_two_threads_get_what_one_would(convolutional, hooking):
     """One waits inside its forward pass, where Captum's hooks are in place, for as long as the other would need."""
 
@@ -410,11 +440,14 @@ def test_methods_say_what_they_cost_and_whether_they_can_be_trusted():
 
 
 @pytest.mark.parametrize("method", saliency.METHODS)
-def test_without_convolutions_all_but_gradcam_can_be_asked(linear, method):
-    if "gradcam" not in method:
+def test_without_convolutions_and_relus_methods_that_need_them_say_so(linear, method):
+    missing = "needs a convolution, and this network has none; choose" if saliency.METHODS[method].layered else None
+    if method == "guided-backprop":
+        missing = "cuts gradients at ReLUs, and this network has none; choose Saliency"
+    if missing is None:
         assert saliency.attribute(linear, noise(1), method, "cat").any()
         return
-    with pytest.raises(saliency.AttributionError, match="needs a convolution, and this network has none; choose"):
+    with pytest.raises(saliency.AttributionError, match=missing):
         saliency.attribute(linear, noise(1), method, "cat")
 
 
@@ -423,7 +456,7 @@ def test_errors_are_one_sentence(linear, convolutional):
         saliency.attribute(convolutional, GREY, "gradcam", "cat", layer="conv9")
     with pytest.raises(saliency.AttributionError, match="Saliency looks at no single layer"):
         saliency.attribute(convolutional, GREY, "saliency", "cat", layer="3")
-    with pytest.raises(saliency.AttributionError, match="no saliency method 'guess'; choose one of gradcam"):
+    with pytest.raises(saliency.AttributionError, match="no saliency method 'guess'; choose one of hirescam"):
         saliency.attribute(linear, GREY, "guess", "cat")
     with pytest.raises(saliency.AttributionError, match="no class 'cow'; choose one of cat, dog"):
         saliency.attribute(linear, GREY, "saliency", "cow")

@@ -51,7 +51,7 @@ def passage(photo: bytes, edition: Edition, _classifier: Classifier) -> Passage:
     from alexnet import anatomy
 
     opened = images.open_photo(photo)
-    return Passage(_classifier.transform.crop_photo(opened), anatomy.activations(_classifier, opened))
+    return Passage(_classifier.transform.view(opened), anatomy.activations(_classifier, opened))
 
 
 def chosen_layer(rows: Sequence[Row]) -> Row:

@@ -185,7 +185,7 @@ def _excited(
     digest: str, edition: Edition, box: Box | None, _photo: data.Photo, _dataset: data.Dataset, _classifier: Classifier
 ) -> list[str]:
     """The addresses of pictures: the patch `box` of a photo, and where that lies; without one, all that the network sees."""
-    crop = _classifier.transform.crop_photo(_dataset.open(_photo, at_least=_classifier.transform.resize))
+    crop = _classifier.transform.view(_dataset.open(_photo, at_least=_classifier.transform.resize))
     side = 2 * PICTURE
     return [address(crop)] if box is None else [address(enlarged(crop.crop(box), side)), address(framed(crop, box))]
 

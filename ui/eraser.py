@@ -7,48 +7,52 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from alexnet import data
-from ui.page import plain
+from alexnet import data, images
+from ui.networks import Edition, classifier
+from ui.page import plain, plain_errors
 from ui.photos import encoded
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from alexnet.predict import Classifier, Prediction
+    from alexnet.predict import Classifier
+    from ui.maps import Case
 
 SHOWN = 454  # px, the side of the picture that is painted on
 MOST_CLASSES = 5
 
 
-def show_eraser(prediction: Prediction, classifier: Classifier) -> None:
+def show_eraser(case: Case) -> None:
     """An expander in which parts of the photo can be erased."""
     with st.expander("Erase a part of the photo", key="erase", bind="query-params") as box:
         if box.open:
-            _erase(prediction, classifier)
+            _erase(case.data, case.edition, case.prediction.probabilities)
 
 
 @st.fragment
-def _erase(prediction: Prediction, classifier: Classifier) -> None:
+def _erase(photo: bytes, edition: Edition, before: dict[str, float]) -> None:
     """What is painted over, the picture that is left, and the probabilities beside those of the whole photo."""
     from alexnet import evidence
 
     fill = st.segmented_control(
         "Fill with", list(evidence.FILLS), format_func=evidence.FILLS.get, default="grey", required=True, key="fill"
     )
-    left, middle, right = st.columns(3, gap="medium")
-    crop = prediction.input
-    with left:
-        strokes = _paint(crop)
-    mask = evidence.painted(strokes, (SHOWN, SHOWN * crop.height // crop.width))
-    erased = evidence.erase(crop, mask, fill, classifier.transform.mean)
-    middle.image(erased, caption=f"Given to the network: {mask.mean():.0%} erased", width="stretch")
-    with right:
-        _compare(prediction.probabilities, _probabilities(erased, classifier))
+    with plain_errors():
+        network = classifier(*edition)  # not an argument: a session keeps those of its fragments
+        square = network.transform.crop_photo(images.open_photo(photo))
+        left, middle, right = st.columns(3, gap="medium")
+        with left:
+            strokes = _paint(square)
+        mask = evidence.painted(strokes, (SHOWN, SHOWN))
+        erased = evidence.erase(square, mask, fill, network.transform.mean)
+        middle.image(erased, caption=f"Given to the network: {mask.mean():.0%} erased", width="stretch")
+        with right:
+            _compare(before, _probabilities(erased, network))
 
 
-def _paint(crop: Image.Image) -> list[dict]:
-    """The strokes that were painted over `crop` so far, as `alexnet.evidence.painted` reads them."""
-    file = encoded(crop, SHOWN, "PNG")
+def _paint(square: Image.Image) -> list[dict]:
+    """The strokes that were painted over `square` so far, as `alexnet.evidence.painted` reads them."""
+    file = encoded(square, SHOWN, "PNG")
     key = f"eraser-{data.digest(file)}"  # another photo is another canvas
     picture = f"data:image/png;base64,{base64.b64encode(file).decode()}"
     painted = _canvas(data={"picture": picture}, key=key, default={"strokes": []}, on_strokes_change=lambda: None)
@@ -56,7 +60,7 @@ def _paint(crop: Image.Image) -> list[dict]:
 
 
 def _probabilities(picture: Image.Image, classifier: Classifier) -> dict[str, float]:
-    """By class, of a picture that is already as the network takes it."""
+    """By class, of a picture as `transform.crop_photo` makes it."""
     (row,) = classifier.answer(classifier.transform.stack([picture])).softmax(1).tolist()
     return dict(zip(classifier.classes, row, strict=True))
 

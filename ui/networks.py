@@ -62,8 +62,10 @@ def classifier(run_id: str, changed: float) -> Classifier:
 def spare_from_collection() -> None:
     """Take what has been loaded, torch above all, out of garbage collection.
 
-    Streamlit collects garbage after each script run, and walking torch's objects took a quarter of a second a click.
+    Streamlit collects garbage after each script run, and walking torch's objects took a quarter of a second a click. What
+    was taken out before and has been dropped since goes now: otherwise it would stay for good.
     """
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

@@ -64,23 +64,19 @@ def _explain_score(options: argparse.Namespace) -> int:
         answer = {
             "run": classifier.run.id,
             "photos": max(row["photos"] for row in rows),
-            "target": _target(found.labelled),
+            "target": found.target,
             "skipped": [{"file": skip.path, "reason": skip.reason} for skip in skipped],
             "methods": rows,
         }
         print(json.dumps(answer, ensure_ascii=False))
         return 0
     photos = max(row["photos"] for row in rows)
-    print(f"{classifier.run.id} on {photos:,} outlined photos, explained for the {_target(found.labelled)}")
+    print(f"{classifier.run.id} on {photos:,} outlined photos, explained for the {found.target}")
     print(_table(rows))
     examples = {skip.reason: skip.path for skip in skipped}
     for reason, count in Counter(skip.reason for skip in skipped).most_common():
         print(f"Left out: {count:,} such as {examples[reason]}. {reason}")
     return 0
-
-
-def _target(labelled: bool) -> str:
-    return "true class" if labelled else "likeliest class"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
