@@ -13,7 +13,11 @@ from alexnet.runs import Run
 from alexnet.series import Series
 
 PAUSE = 2.0  # seconds between two looks at runs that train
-TABS = {"Overview": ui.show_overview, "Submit": lambda entry: ui.show_submit(entry.job)}
+TABS = {
+    "Overview": ui.show_overview,
+    "Evaluation": lambda entry: ui.show_evaluation(entry.job),
+    "Submit": lambda entry: ui.show_submit(entry.job),
+}
 
 
 def show_one(entry: Entry, listed: Sequence[Entry]) -> None:

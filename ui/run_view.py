@@ -10,6 +10,7 @@ from alexnet.measures import interval
 from alexnet.series import Series
 from ui.card import about
 from ui.charts import live_chart
+from ui.film import show_film
 from ui.page import duration, numbers, plain
 
 COLORS = {
@@ -38,7 +39,7 @@ def show_heading(entry: Entry) -> None:
 
 
 def show_overview(entry: Entry) -> None:
-    """The figures of a run, its curves, and the ways to the other pages."""
+    """The figures of a run, its curves and its film, and the ways to the other pages."""
     run, status, test = entry.job, entry.status, entry.test
     low, high = interval(test.accuracy, test.count) if test else (0, 0)
     numbers({
@@ -64,3 +65,4 @@ def show_overview(entry: Entry) -> None:
         live_chart(curves, key=f"curves-{run.id}", height=480)
     else:
         st.caption("No epoch has been recorded yet.")
+    show_film(run)
