@@ -69,7 +69,7 @@ def groups(dataset: Dataset, most: int = NEAR, progress: data.Progress | None = 
 def pairs(
     hashes: Hashes, most: int, progress: data.Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs of photos that differ in `most` bits or fewer, as they are or one of them mirrored.
+    """All pairs of photos that differ in `most` bits or fewer, as they are or with the first mirrored.
 
     Returns:
         The index of the first, that of the second, which is larger, and the bits between them, each `(P,)`.

@@ -327,16 +327,17 @@ def _check_names(name: str, called: Mapping[str, str | None]) -> None:
         )
     if name.casefold() in {other.casefold() for other in (*names(), *BUILT_IN)}:
         raise DataError(f"There is a dataset called {name} already; choose another name.")
-    for called_so in filter(None.__ne__, called.values()):
+    wanted = [each for each in called.values() if each is not None]
+    for called_so in wanted:
         if not is_name(called_so):
             raise DataError(
                 f"A class cannot be called {as_text(called_so)!r}; use up to {MAX_NAME} letters, digits or spaces."
             )
-    for group in same_but_for_case([each for each in called.values() if each is not None]):
+    for group in same_but_for_case(wanted):
         raise DataError(
             f"The classes {' and '.join(group)} differ in case only; give them one name to merge them, or two others."
         )
-    if all(each is None for each in called.values()):
+    if not wanted:
         raise DataError("Every class is left out; take at least two of them.")
 
 

@@ -32,7 +32,7 @@ def import_photos() -> None:
         return
     with plain_errors():
         plan = _planned(*found)
-        st.markdown(f"**{len(plan.labels):,} photos** in {len(plan.classes):,} classes, {plan.bytes / 1e6:,.1f} MB.")
+        st.markdown(f"**{len(plan.labels):,} photos** in {len(plan.classes):,} classes, {max(plan.bytes / 1e6, 0.1):,.1f} MB.")
         _show_skipped(plan)
         name = st.text_input(
             "Name", value=imports.free_name(plan.source.title), key=f"name-{plan.source.title}"
@@ -92,7 +92,7 @@ def _forget_plan() -> None:
 
 def _show_skipped(plan: imports.Plan) -> None:
     if plan.skipped:
-        with st.expander(f"{len(plan.skipped):,} other files are not taken"):
+        with st.expander(f"Not taken: {len(plan.skipped):,} of all files"):
             rows = [{"File": skip.path, "Reason": skip.reason} for skip in plan.skipped[:1000]]
             st.dataframe(rows, hide_index=True, height=200)
 

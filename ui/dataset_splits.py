@@ -6,7 +6,7 @@ import streamlit as st
 
 from alexnet import data
 from alexnet.data import Dataset
-from alexnet.recipes import RECIPES, Recipe
+from alexnet.recipes import Recipe
 from ui.page import plain, plain_errors
 from ui.settings import enter_form
 
@@ -55,7 +55,7 @@ def show_splits(name: str, dataset: Dataset) -> None:
             "splits are under Duplicates."
         )
         if st.button("Train with these", type="primary", icon=":material/model_training:"):
-            form = st.session_state.get("kept", {}).get("recipe", next(iter(RECIPES)))
+            form = st.session_state.get("kept", {}).get("recipe", "first-run")
             enter_form(name, form, {"val_fraction": recipe.val_fraction, "test_fraction": recipe.test_fraction})
             st.session_state["shown"] = "new"
             st.switch_page("pages/train.py", query_params={})  # without them it minds those that widgets are bound to
