@@ -318,26 +318,6 @@ def compared_curves(
     return _styled(figure)
 
 
-def accuracy_intervals(measured: Sequence[Mapping[str, Any]]) -> go.Figure:
-    """The accuracies of several runs with their confidence intervals, one below the other.
-
-    Args:
-        measured: of each run its `name`, its `number` for `run_style`, its `accuracy` and the `interval` of that (0 to 1).
-    """
-    figure = go.Figure()
-    for run in measured:
-        style, (low, high) = run_style(run["number"]), run["interval"]
-        point = go.Scatter(x=[round(run["accuracy"], 5)], y=[run["name"]], mode="markers", name=run["name"])
-        point.marker = {"color": style["color"], "symbol": style["symbol"], "size": 11}
-        reach = {"array": [high - run["accuracy"]], "arrayminus": [run["accuracy"] - low]}
-        point.error_x = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 5, **reach}
-        point.hovertemplate = f"%{{x:.1%}}, from {low:.1%} to {high:.1%}<extra></extra>"
-        figure.add_trace(point)
-    figure.update_xaxes(title_text="Accuracy, with its 95 % interval", tickformat="~%", fixedrange=True)
-    figure.update_yaxes(type="category", autorange="reversed", fixedrange=True)
-    return _styled(figure).update_layout(showlegend=False, hovermode="closest", modebar_remove=["toImage"])
-
-
 def roc(points: Sequence[Point], name: str, color: str) -> go.Figure:
     """The true over the false positive rate of answers for the class `name`, from (false, true) pairs, 0 to 1."""
     hover = f"{name}: %{{y:.1%}} found, %{{x:.1%}} of the others taken for it"
@@ -374,16 +354,18 @@ def risk_coverage(points: Sequence[Point], overall: float) -> go.Figure:
     return figure.update_yaxes(range=[-0.02 * highest, 1.05 * highest or 1], title_text="Risk: share that is wrong")
 
 
-def accuracies(rows: Sequence[Record], overall: float) -> go.Figure:
-    """Accuracies with their intervals, one below the other; a line marks that of all photos.
+def accuracies(rows: Sequence[Record], overall: float | None = None) -> go.Figure:
+    """Accuracies with their intervals, one below the other.
 
     Args:
-        rows: `name`, `accuracy` and its `interval` (0 to 1), `count`, and `color`.
-        overall: 0 to 1.
+        rows: `name`, `accuracy` and its `interval` (0 to 1), `count`, `color`, and maybe `symbol`.
+        overall: where a line is drawn, 0 to 1.
     """
     figure = go.Figure([_accuracy(row) for row in rows])
-    figure.add_vline(overall, line={"color": TRAINING, "width": 1.5, "dash": "dot"})
-    ends = [overall, *(end for row in rows for end in row["interval"])]
+    ends = [end for row in rows for end in row["interval"]]
+    if overall is not None:
+        figure.add_vline(overall, line={"color": TRAINING, "width": 1.5, "dash": "dot"})
+        ends.append(overall)
     span = [max(-0.01, min(ends) - 0.03), min(1.01, max(ends) + 0.03)]
     figure.update_xaxes(title_text="Accuracy", range=span, tickformat=".0%", nticks=6, fixedrange=True)
     names = [row["name"] for row in rows]
@@ -400,7 +382,7 @@ def _accuracy(row: Record) -> go.Scatter:
         x=[round(value, 5)],
         y=[row["name"]],
         mode="markers",
-        marker={"size": 12, "color": row["color"]},
+        marker={"size": 12, "color": row["color"], "symbol": row.get("symbol", "circle")},
         error_x={
             "type": "data",
             "symmetric": False,

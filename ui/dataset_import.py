@@ -32,7 +32,9 @@ def import_photos() -> None:
         return
     with plain_errors():
         plan = _planned(*found)
-        st.markdown(f"**{len(plan.labels):,} photos** in {len(plan.classes):,} classes, {max(plan.bytes / 1e6, 0.1):,.1f} MB.")
+        st.markdown(
+            f"**{len(plan.labels):,} photos** in {len(plan.classes):,} classes, {max(plan.bytes / 1e6, 0.1):,.1f} MB."
+        )
         _show_skipped(plan)
         name = st.text_input(
             "Name", value=imports.free_name(plan.source.title), key=f"name-{plan.source.title}"

@@ -117,12 +117,14 @@ def _show_results(chosen: Sequence[Entry], names: dict[str, str], baseline: Entr
         },
         alt="Results of the chosen runs",
     )
-    measured = [
-        {"name": names[e.id], "number": e.number, "accuracy": e.test.accuracy, "interval": _interval(e)}
-        for e in chosen if e.test
-    ]  # fmt: skip
-    if measured:
-        live_chart(figures.accuracy_intervals(measured), key="intervals", height=110 + 34 * len(measured))
+    if measured := [_measured(entry, names[entry.id]) for entry in chosen if entry.test]:
+        live_chart(figures.accuracies(measured), key="intervals", height=70 + 44 * len(measured))
+
+
+def _measured(entry: Entry, name: str) -> dict[str, Any]:
+    style, test = figures.run_style(entry.number), entry.test
+    about = {"name": name, "accuracy": test.accuracy, "interval": _interval(entry), "count": test.count}
+    return {**about, "color": style["color"], "symbol": style["symbol"]}
 
 
 def _result(entry: Entry, name: str, baseline: Entry) -> dict[str, Any]:
