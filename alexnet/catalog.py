@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ KINDS: dict[str, type[Series]] = {kind.FILE: kind for kind in (folds.CrossValida
 READ = ("run.json", *KINDS, "status.json", "metrics.jsonl", "report.json", notes.FILE)
 MOST_KEPT = 4096  # entries in memory, of 2 kB or so
 ENDED = ("finished", "stopped", "failed")
+LATEST = 2.0**33  # seconds since 1970: the year 2242, after which a time is none
 DAMAGED = "damaged"  # the state of a folder that cannot be read as a run
 
 Stamps = tuple[tuple[int, int] | None, ...]
@@ -68,6 +70,11 @@ class Entry:
     def is_run(self) -> bool:
         """Whether it is one run, and not damaged."""
         return isinstance(self.job, Run) and self.status.state != DAMAGED
+
+    @property
+    def made(self) -> datetime | None:
+        """When it was made, in local time; None where that is not known or makes no sense."""
+        return datetime.fromtimestamp(self.created) if 0 < self.created < LATEST else None
 
     @property
     def best(self) -> float | None:

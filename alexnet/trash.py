@@ -1,7 +1,7 @@
 """Deleted runs, which can be brought back until the app ends.
 
-Each app moves what is deleted in it to a folder of its own under `trash/`, locked as long as the app lives. What it leaves
-there when it ends, or when it was killed, goes for good when it ends, or when the next one starts.
+Each app moves what is deleted in it to a folder of its own under `trash/`, locked as long as the app lives. That goes for
+good when the app ends; where it was killed, when the next one starts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Trash:
                 shutil.rmtree(folder, ignore_errors=True)
         self._folder: Path | None = None
         self._held: list[Path] = []
+        self._making = threading.Lock()
 
     def put(self, job: Job) -> None:
         """Take a run, or a series with all its runs, out of the list.
@@ -78,14 +80,15 @@ class Trash:
         self._folder, self._held = None, []
 
     def _own_folder(self) -> Path:
-        if self._folder is None:
-            trash_dir().mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(dir=trash_dir()))
-            self._lock = FileLock(folder / LOCK, thread_local=False)  # held as long as this process lives
-            self._lock.acquire()
-            atexit.register(self.empty)
-            self._folder = folder
-        return self._folder
+        with self._making:
+            if self._folder is None:
+                trash_dir().mkdir(parents=True, exist_ok=True)
+                folder = Path(tempfile.mkdtemp(dir=trash_dir()))
+                self._lock = FileLock(folder / LOCK, thread_local=False)  # held as long as this process lives
+                self._lock.acquire()
+                atexit.register(self.empty)
+                self._folder = folder
+            return self._folder
 
 
 def check_deletable(job: Job) -> None:

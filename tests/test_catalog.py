@@ -133,6 +133,13 @@ def test_whatever_is_damaged_or_gone_the_list_is_there(file, content):
     assert found["hurt"] == {"run.json": "damaged", "status.json": "lost"}.get(file, "finished")
 
 
+@pytest.mark.parametrize("created", [-5.0, 1e18, float("nan"), float("inf"), "yesterday", None])
+def test_a_time_that_makes_no_sense_is_left_out(created):
+    run = make("a")
+    runs.write_json(run.path / "run.json", {**run.config, "created": created})
+    assert own()[0].made is None
+
+
 def test_a_damaged_folder_says_why():
     (runs.runs_dir() / "empty").mkdir(parents=True)
     (entry,) = own()

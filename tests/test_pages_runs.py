@@ -105,6 +105,13 @@ def test_a_link_restores_what_is_chosen_and_tells_what_is_not_there():
     assert [trace["name"] for trace in charts(app)[0]["data"]] == ["b", "a"]
 
 
+def test_ids_may_hold_whatever_separates_them():
+    make("a,b")
+    make("50%2C", created=2.0)
+    app = page(runs="a%2Cb,50%252C")
+    assert not app.warning and [trace["name"] for trace in charts(app)[0]["data"]] == ["a,b", "50%2C"]
+
+
 def test_what_the_filter_hides_stays_chosen_and_compared():
     notes.write(make("a", created=2.0), Note("Low rate"))
     make("b")
@@ -149,6 +156,16 @@ def test_results_have_deltas_to_the_baseline_and_intervals():
         f.value for f in page(runs="a,b", baseline="b").dataframe if "95 % interval" in f.value.columns
     ).set_index("Run")
     assert results.loc["a", "Δ measured"] == pytest.approx(-37.5)
+
+
+def test_a_baseline_that_is_no_longer_chosen_gives_way_to_the_first():
+    for created, name in enumerate("abc"):
+        make(name, created=created)
+    app = page(runs="a,b", baseline="gone")
+    assert app.selectbox(key="baseline").value == "a"
+    app.selectbox(key="baseline").set_value("b").run()
+    app.query_params["runs"] = "a,c"
+    assert app.run().selectbox(key="baseline").value == "a" and not app.exception
 
 
 def test_mcnemar_counts_the_photos_that_one_run_alone_got_right():

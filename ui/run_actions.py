@@ -13,6 +13,7 @@ from alexnet.notes import Note
 from alexnet.series import Series
 from alexnet.trash import Trash
 from ui.page import plain, plain_errors
+from ui.runs_table import ids_in, keep_ids
 
 MOST_FILES = 5  # of what goes, named with their sizes
 
@@ -82,11 +83,9 @@ def _starts_from(other: Entry, entry: Entry) -> bool:
 
 def _forget(ids: Sequence[str]) -> None:
     """Have the address no longer speak of what is gone."""
-    left = [
-        name for name in st.query_params.get("runs", "").split(",")
-        if not any(name == gone or name.startswith(f"{gone}/") for gone in ids)
-    ]  # fmt: skip
-    st.query_params.from_dict({"runs": ",".join(left)} if any(left) else {})
+    gone = tuple(f"{name}/" for name in ids)
+    keep_ids("runs", [name for name in ids_in("runs") if not f"{name}/".startswith(gone)])
+    st.query_params.pop("run", None)
 
 
 def show_trash() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
+from urllib.parse import unquote
 
 import streamlit as st
 
@@ -15,13 +15,14 @@ from ui.page import plain
 
 TABLE = "runs-table"
 SHOWN = "runs-shown"  # the ids in the table's rows as the browser has them
+INDENT = "\u2003"  # of the runs of a series
 OPEN, CLOSE = ":material/expand_more:", ":material/expand_less:"
 
 
 def choose_runs(listed: Sequence[Entry]) -> list[Entry]:
     """The filter, the table, and the entries that are chosen in it, also those that the filter hides; kept in the address."""
-    chosen = {name: entry for name in _names("runs") if (entry := catalog.find(name, listed))}
-    for name in _names("runs"):
+    chosen = {name: entry for name in ids_in("runs") if (entry := catalog.find(name, listed))}
+    for name in ids_in("runs"):
         if name not in chosen:
             st.warning(f"There is no run called {plain(name)} here.")
     words = st.text_input(
@@ -36,21 +37,22 @@ def choose_runs(listed: Sequence[Entry]) -> list[Entry]:
     return list(chosen.values())
 
 
-def _names(parameter: str) -> list[str]:
-    """The ids in a parameter of the address."""
-    return [name for name in dict.fromkeys(st.query_params.get(parameter, "").split(",")) if name]
+def ids_in(parameter: str) -> list[str]:
+    """The ids that a parameter of the address lists."""
+    return [unquote(name) for name in dict.fromkeys(st.query_params.get(parameter, "").split(",")) if name]
 
 
-def _remember(parameter: str, names: Sequence[str]) -> None:
-    if names:
-        st.query_params[parameter] = ",".join(names)
+def keep_ids(parameter: str, ids: Sequence[str]) -> None:
+    """Have a parameter of the address list these ids."""
+    if ids:
+        st.query_params[parameter] = ",".join(name.replace("%", "%25").replace(",", "%2C") for name in ids)
     else:
         st.query_params.pop(parameter, None)
 
 
 def _unfolded(listed: Sequence[Entry]) -> list[Entry]:
     """All entries, with the runs of a series that is unfolded below it."""
-    unfolded = _names("open")
+    unfolded = ids_in("open")
     return [row for entry in listed for row in (entry, *(catalog.members(entry) if entry.id in unfolded else ()))]
 
 
@@ -93,7 +95,7 @@ def _draw(visible: Sequence[Entry], chosen: dict[str, Entry]) -> None:
 
 def _row(entry: Entry) -> dict[str, Any]:
     return {
-        "Run": f"\u2003{entry.title}" if getattr(entry.job, "is_member", False) else entry.title,
+        "Run": f"{INDENT}{entry.title}" if "/" in entry.id else entry.title,
         "Runs": _fold_label(entry),
         "State": entry.state,
         "Best validation": entry.best,
@@ -104,26 +106,26 @@ def _row(entry: Entry) -> dict[str, Any]:
         "Epochs": entry.status.epoch or None,
         "Minutes": entry.seconds and entry.seconds / 60,
         "Note": entry.note.note or (entry.status.message if entry.state == catalog.DAMAGED else ""),
-        "Made": datetime.fromtimestamp(entry.created) if entry.created else None,
+        "Made": entry.made,
     }
 
 
 def _fold_label(entry: Entry) -> str | None:
     if not isinstance(entry.job, Series):
         return None
-    return f"{CLOSE if entry.id in _names('open') else OPEN} {entry.job.count}"
+    return f"{CLOSE if entry.id in ids_in('open') else OPEN} {entry.job.count}"
 
 
 def _choose() -> None:
     """Take the choice in the table over into the address, together with what the filter hides."""
     shown = st.session_state[SHOWN]
     picked = [shown[row] for row in st.session_state[TABLE]["selection"]["rows"]]
-    hidden = [name for name in _names("runs") if name not in shown]
-    kept = [name for name in _names("runs") if name in picked]  # in the order in which they were chosen
-    _remember("runs", [*hidden, *kept, *(name for name in picked if name not in kept)])
+    hidden = [name for name in ids_in("runs") if name not in shown]
+    kept = [name for name in ids_in("runs") if name in picked]  # in the order in which they were chosen
+    keep_ids("runs", [*hidden, *kept, *(name for name in picked if name not in kept)])
 
 
 def _unfold() -> None:
     name = st.session_state[SHOWN][st.session_state["unfold"]["row"]]
-    unfolded = _names("open")
-    _remember("open", [other for other in unfolded if other != name] if name in unfolded else [*unfolded, name])
+    unfolded = ids_in("open")
+    keep_ids("open", [other for other in unfolded if other != name] if name in unfolded else [*unfolded, name])
