@@ -36,7 +36,7 @@ def corrections(root: Path) -> dict[str, Correction]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {digest: Correction(**entry) for digest, entry in content["photos"].items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"The list of corrections {path} cannot be read; mend it or move it away.") from None

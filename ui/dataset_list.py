@@ -69,8 +69,12 @@ def _confirm_removal(name: str) -> None:
         f"The copies in {plain(str(data.folder_of(name)))} are deleted for good. Where they came from, "
         f"{plain(imports.record(name).source)}, nothing changes; runs that were trained on them stay."
     )
-    if st.button("Remove", type="primary", icon=":material/delete:"):
-        with plain_errors():
-            imports.remove(name)
-            forget_dataset(name)
-            st.rerun()
+    how = {"type": "primary", "icon": ":material/delete:", "on_click": _remove, "args": [name]}
+    if st.button("Remove", key="confirm-removal", **how):
+        st.rerun()  # closes the dialog
+
+
+def _remove(name: str) -> None:
+    with plain_errors():
+        imports.remove(name)
+        forget_dataset(name)

@@ -17,7 +17,7 @@ from alexnet.data import Dataset, Photo
 from alexnet.images import PhotoError
 from ui.charts import live_chart
 from ui.datasets import forget_dataset
-from ui.page import plain
+from ui.page import linked, one_of, plain
 from ui.photos import encoded
 
 PER_PAGE = 48
@@ -79,14 +79,12 @@ def _choose_class(dataset: Dataset) -> int | None:
     """The class to show, kept in the address; None for all."""
     counts = {ALL: len(dataset.photos), **{name: dataset.report.per_class[name] for name in dataset.classes}}
     options = [ALL, *dataset.classes]
-    if st.query_params.get("class") not in (None, *options):
-        del st.query_params["class"]
-    shared = {"key": "class", "bind": "query-params", "label_visibility": "collapsed"}
     titles = {name: f"{plain(name)} ({count:,})" for name, count in counts.items()} | {ALL: f"All ({counts[ALL]:,})"}
-    if len(options) <= MOST_PILLS:
-        chosen = st.pills("Class", options, default=ALL, required=True, format_func=titles.get, **shared)
-    else:
-        chosen = st.selectbox("Class", options, format_func=titles.get, **shared)
+    how = (st.pills, {"required": True}) if len(options) <= MOST_PILLS else (st.selectbox, {})
+    chosen = linked(
+        how[0], "Class", key="class", default=ALL, read=one_of(options), options=options, format_func=titles.get,
+        label_visibility="collapsed", **how[1],
+    )  # fmt: skip
     return None if chosen == ALL else dataset.classes.index(chosen)
 
 

@@ -13,7 +13,7 @@ from alexnet.review import Correction
 from ui.dataset_photos import page_of, picture
 from ui.dataset_splits import TITLES, chosen_recipe
 from ui.networks import Edition, classifier, edition
-from ui.page import plain, plain_errors
+from ui.page import linked, one_of, plain, plain_errors
 from ui.progress import progress_on_demand
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def show_duplicates(dataset: Dataset, splits: Mapping[str, str], back: Callable[
         st.success("No two photos look the same.")
         return
     kinds = {"All": groups, "Across splits": across, "Of several classes": mixed}
-    kind = st.segmented_control(
-        "Near-duplicates", list(kinds), default="All", required=True, key="near", bind="query-params",
+    kind = linked(
+        st.segmented_control, "Near-duplicates", key="near", default="All", read=one_of(kinds), options=list(kinds), required=True,
         format_func=lambda kind: f"{kind} ({len(kinds[kind]):,})", label_visibility="collapsed",
     )  # fmt: skip
     if across:
@@ -102,8 +102,8 @@ def show_labels(name: str, dataset: Dataset) -> None:
     """
     corrections = review.corrections(dataset.root)
     kinds = {"surprising": "Most surprising", "corrected": f"Corrected ({len(corrections):,})"}
-    kind = st.segmented_control(
-        "Photos", list(kinds), default="surprising", required=True, key="review", bind="query-params",
+    kind = linked(
+        st.segmented_control, "Photos", key="review", default="surprising", read=one_of(kinds), options=list(kinds), required=True,
         format_func=kinds.get, label_visibility="collapsed",
     )  # fmt: skip
     if kind == "corrected":
@@ -135,9 +135,10 @@ def _show_surprising(name: str, dataset: Dataset, corrections: Mapping[str, Corr
         )
         return
     left, right = st.columns(2, vertical_alignment="bottom")
-    run = usable[left.selectbox("Run", list(usable), key="run", bind="query-params")]
-    split = right.selectbox(
-        "Photos of", [*TITLES, "all"], index=1, key="of", bind="query-params",
+    run_ids, splits = list(usable), [*TITLES, "all"]
+    run = usable[linked(left.selectbox, "Run", key="run", default=run_ids[0], read=one_of(run_ids), options=run_ids)]
+    split = linked(
+        right.selectbox, "Photos of", key="of", default="val", read=one_of(splits), options=splits,
         format_func=lambda split: TITLES.get(split, "All splits"),
     )  # fmt: skip
     own = run.config["data"] == name

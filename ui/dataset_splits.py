@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from alexnet import data
 from alexnet.data import Dataset
 from alexnet.recipes import Recipe
-from ui.page import plain, plain_errors
+from ui.page import linked, plain_errors
 from ui.settings import enter_form
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
+MOST = 90  # %
 TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
 
 
@@ -27,12 +34,8 @@ def chosen_recipe() -> Recipe:
     Raises:
         RecipeError: that leaves nothing to train on.
     """
-    values = {}
-    for name in ("val", "test"):
-        percent = st.query_params.get(name, "")
-        if percent.isdecimal():
-            values[f"{name}_fraction"] = int(percent) / 100
-    return Recipe().replace(**values)
+    percents = {name: _percent(st.query_params.get(name, "")) for name in ("val", "test")}
+    return Recipe().replace(**{f"{name}_fraction": n / 100 for name, n in percents.items() if n is not None})
 
 
 def show_splits(name: str, dataset: Dataset) -> None:
@@ -61,7 +64,20 @@ def show_splits(name: str, dataset: Dataset) -> None:
             st.switch_page("pages/train.py", query_params={})  # without them it minds those that widgets are bound to
 
 
-def _choose(place, name: str, label: str, help_: str) -> None:
+def _choose(place: DeltaGenerator, name: str, label: str, about: str) -> None:
     default = round(100 * getattr(Recipe(), f"{name}_fraction"))
-    with place:
-        st.number_input(label, 0, 90, default, step=5, key=name, bind="query-params", help=plain(help_))
+    linked(
+        place.number_input,
+        label,
+        key=name,
+        default=default,
+        read=_percent,
+        min_value=0,
+        max_value=MOST,
+        step=5,
+        help=about,
+    )
+
+
+def _percent(text: str) -> int | None:
+    return int(text) if re.fullmatch("[0-9]{1,2}", text) and int(text) <= MOST else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import runpy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +92,34 @@ def following(widget: Callable[..., Any], label: str, *, key: str, value: Any, *
     if st.session_state.get(key) != value:
         st.session_state[key] = value
     return widget(label, key=key, **options)
+
+
+def linked(
+    widget: Callable[..., Any], label: str, *, key: str, default: Any, read: Callable[[str], Any], **options: Any
+) -> Any:
+    """Draw a widget whose value, unless it is the default, is kept in the address under `key`.
+
+    Where the widget's words are the address's own, `bind` does the same; here they may hold counts.
+
+    Args:
+        widget: draws it, given `label`, `key`, `on_change` and `options`.
+        label: of the widget.
+        key: of the widget.
+        default: its value where the address has none that can be used.
+        read: the value that a word in the address stands for, or None.
+        options: of the widget.
+    """
+    wanted = read(st.query_params.get(key, ""))
+
+    def keep() -> None:
+        if (value := st.session_state[key]) == default:
+            st.query_params.pop(key, None)
+        else:
+            st.query_params[key] = str(value)
+
+    return following(widget, label, key=key, value=default if wanted is None else wanted, on_change=keep, **options)
+
+
+def one_of(values: Iterable[str]) -> Callable[[str], str | None]:
+    """The `read` of `linked` for a choice among `values`."""
+    return {value: value for value in values}.get
