@@ -196,13 +196,13 @@ def whole(recipe: Recipe, photos: Photos, step: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Series:
-    """An operation alone: `photos` and `choices` to be carried out, and one more item in `said` for each picture of them.
+    """An operation alone: for each row of `choices` the photo, by its number in `rows`, and for each picture what is `said`.
 
-    The first two are the ends of its range, the others what `whole` has at the same places. Of what mixes photos, each
-    second picture is the other of a pair.
+    The first two pictures are the ends of its range, the others what it contributes to those of `whole`. Of an operation
+    that mixes photos, each second row is the other of a pair.
     """
 
-    photos: Photos
+    rows: list[int]
     choices: Draw
     said: tuple[str, ...]
 
@@ -213,22 +213,27 @@ class Series:
         return digest(b"".join(values))
 
 
-def alone(operation: Operation, recipe: Recipe, photos: Photos, step: int) -> Series:
-    """What one operation does to the photos at even places, with all others left out; `photos` and `step` as for `whole`."""
-    others = dict.fromkeys(set(GEOMETRY) - {operation.name}, 0.0) if operation.choice == "affine" else {}
-    drawn = getattr(draws.choices(recipe.replace(**others), photos.sizes, step), operation.choice)
-    ends = _ends(operation.name, recipe.replace(**others), _flatness(recipe, photos.sizes[:1]).expand(2))
-    photos = Photos(*(torch.cat([part[:2], part[:2], part]) for part in (photos.squares, photos.sizes)))
-    values = torch.cat([ends.repeat_interleave(2, dim=0), drawn])
+def alone(operation: Operation, recipe: Recipe, sizes: Tensor, step: int) -> Series:
+    """What an operation that `recipe` has does at a step to the photos at even places, with all others left out.
+
+    `sizes` (N, 2) are those of all photos, as for `whole`.
+    """
+    if operation.choice == "affine":
+        recipe = recipe.replace(**dict.fromkeys(set(GEOMETRY) - {operation.name}, 0.0))
+    ends = _ends(operation.name, recipe, _flatness(recipe, sizes[:1]).expand(2))
+    values = torch.cat(
+        [ends.repeat_interleave(2, dim=0), getattr(draws.choices(recipe, sizes, step), operation.choice)]
+    )
     said = tuple(operation.says(value) for value in values[::2])
+    rows = [0, 1, 0, 1, *range(len(sizes))]
     if not operation.mixes:
-        photos, values = photos[::2], values[::2]
-    return Series(photos, replace(_still(recipe, photos.sizes), **{operation.choice: values}), said)
+        rows, values = rows[::2], values[::2]
+    return Series(rows, replace(_still(recipe, sizes[rows]), **{operation.choice: values}), said)
 
 
-def pictures_alone(operation: Operation, recipe: Recipe, series: Series) -> Tensor:
+def pictures_alone(operation: Operation, recipe: Recipe, photos: Photos, series: Series) -> Tensor:
     """The pictures of a series, one for each of `said`: `(M, 3, size, size)` float32."""
-    x = carry_out(recipe, series.photos, series.choices).x
+    x = carry_out(recipe, photos[series.rows], series.choices).x
     return x[::2] if operation.mixes else x
 
 

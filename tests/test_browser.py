@@ -230,7 +230,28 @@ def test_a_photo_is_followed_into_a_layer_a_unit_and_a_place_and_a_reload_finds_
     page.get_by_role("heading", name="conv1, map 7, row ").wait_for()
 
 
-@pytest.mark.parametrize("path", ["", "/classify", "/train", "/runs", "/runs?run=cats-dogs", "/architecture"])
+def test_a_slider_is_moved_by_keyboard_and_a_reload_finds_it_again(page, app):
+    def sample() -> str:
+        return page.get_by_role("img", name="Brightness: −31%").get_attribute("src")
+
+    page.goto(f"{app}/augment?recipe=first-run&seed=3&data=own&example=dog-12")
+    page.get_by_role("img", name="Brightness: −30%").wait_for()
+    slider = page.get_by_role("slider", name="8. Brightness")
+    slider.focus()
+    slider.press("ArrowRight")
+    page.get_by_role("img", name="Brightness: −31%").wait_for()
+    page.wait_for_url("**brightness=0.31*")
+    before = sample()
+    page.reload()
+    page.get_by_role("img", name="Brightness: −31%").wait_for()
+    assert sample() == before and "seed=3" in page.url
+    page.get_by_role("button", name="Train with this").click()
+    page.get_by_role("heading", name="Train", level=1).wait_for()
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/classify", "/train", "/data", "/augment", "/runs", "/runs?run=cats-dogs", "/architecture"]
+)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_the_screen(chromium, app, path, width):
     context = chromium.new_context(viewport={"width": width, "height": 800})

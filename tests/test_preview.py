@@ -97,8 +97,8 @@ def test_without_augmentation_a_photo_is_what_it_is():
 @pytest.mark.parametrize("name", ON)
 def test_an_operation_alone_is_the_pipeline_that_has_no_other(name):
     recipe, photos = only(name), noise(8)
-    series = preview.alone(BY_NAME[name], recipe, photos, step=5)
-    pictures = preview.pictures_alone(BY_NAME[name], recipe, series)
+    series = preview.alone(BY_NAME[name], recipe, photos.sizes, step=5)
+    pictures = preview.pictures_alone(BY_NAME[name], recipe, photos, series)
     assert len(pictures) == len(series.said) == 6
     assert torch.equal(pictures[2:], preview.whole(recipe, photos, step=5)[0])
     assert not torch.equal(pictures[2:], preview.whole(recipe, photos, step=6)[0])
@@ -120,7 +120,7 @@ def parts(affine: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_an_operation_draws_the_same_beside_all_others(name):
     operation, photos = BY_NAME[name], noise(8)
     beside = Recipe(**only("crop").to_dict() | ON | {"mixup": 0.0, "cutmix": 0.0} | {name: ON[name]})
-    alone = getattr(preview.alone(operation, beside, photos, step=5).choices, operation.choice)
+    alone = getattr(preview.alone(operation, beside, photos.sizes, step=5).choices, operation.choice)
     together = getattr(draws.choices(beside, photos.sizes, 5), operation.choice)
     if operation.choice == "affine":  # one map for four operations
         alone, together = parts(alone)[name], parts(together)[name]
@@ -139,14 +139,14 @@ MEASURES = {
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_samples_lie_between_the_ends_and_come_close_to_them(name):
-    series = preview.alone(BY_NAME[name], only(name), noise(400, side=2), step=1)
+    series = preview.alone(BY_NAME[name], only(name), noise(400, side=2).sizes, step=1)
     low, high, *samples = MEASURES[name](getattr(series.choices, BY_NAME[name].choice)).tolist()
     low, high, margin = min(low, high), max(low, high), 0.08 * abs(high - low)
     assert low - 1e-6 <= min(samples) <= low + margin and high - margin <= max(samples) <= high + 1e-6
 
 
 def said(name: str, **settings) -> tuple[str, ...]:
-    return preview.alone(BY_NAME[name], only(name, **settings), noise(4), step=0).said[:2]
+    return preview.alone(BY_NAME[name], only(name, **settings), noise(4).sizes, step=0).said[:2]
 
 
 def test_the_ends_are_said_in_words():
@@ -173,8 +173,10 @@ def test_directions_are_those_of_the_picture(name, moved):
     square[:, 32:35, 49:52] = 255
     photos = Photos.of([square] * 2, np.full((2, 2), side, np.float32))
     recipe = only(name, **{name: {"rotation": 90.0, "shift": 0.25}[name]})
-    series = preview.alone(BY_NAME[name], recipe, photos, step=0)
-    for picture, words in zip(preview.pictures_alone(BY_NAME[name], recipe, series)[:2], series.said, strict=False):
+    series = preview.alone(BY_NAME[name], recipe, photos.sizes, step=0)
+    for picture, words in zip(
+        preview.pictures_alone(BY_NAME[name], recipe, photos, series)[:2], series.said, strict=False
+    ):
         row, column = divmod(int(picture.sum(dim=0).argmax()), side)
         if name == "rotation":
             assert abs(column - 33) <= 2 and (row > 40) == ("right" in words) and (row < 27) == ("left" in words)
@@ -185,7 +187,7 @@ def test_directions_are_those_of_the_picture(name, moved):
 def test_patches_reach_from_corner_to_corner():
     recipe = only("crop", crop="patch")
     low, high, *samples = preview.alone(
-        BY_NAME["crop"], recipe, noise(400, side=2, sizes=(40, 40)), step=0
+        BY_NAME["crop"], recipe, noise(400, side=2, sizes=(40, 40)).sizes, step=0
     ).choices.boxes
     assert low.tolist() == pytest.approx([0, 0, 67 / 80, 67 / 80])
     assert high.tolist() == pytest.approx([13 / 80, 13 / 80, 67 / 80, 67 / 80])
@@ -210,8 +212,8 @@ def test_shares_are_what_is_seen():
 
 def test_a_key_changes_with_what_it_stands_for():
     operation, photos = BY_NAME["brightness"], noise(4)
-    key = preview.alone(operation, only("brightness"), photos, step=0).key
-    assert key == preview.alone(operation, only("brightness", contrast=0.9), photos, step=0).key
-    assert key != preview.alone(operation, only("brightness", brightness=0.5), photos, step=0).key
-    assert key != preview.alone(operation, only("brightness"), photos, step=1).key
+    key = preview.alone(operation, only("brightness"), photos.sizes, step=0).key
+    assert key == preview.alone(operation, only("brightness", contrast=0.9), photos.sizes, step=0).key
+    assert key != preview.alone(operation, only("brightness", brightness=0.5), photos.sizes, step=0).key
+    assert key != preview.alone(operation, only("brightness"), photos.sizes, step=1).key
     assert photos.key == noise(4).key != noise(3).key

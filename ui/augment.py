@@ -21,7 +21,7 @@ from ui.page import following, label_of, numbers, plain, plain_errors
 from ui.settings import VALUE_LABELS, enter_form, form_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
     from alexnet.preview import Operation, Photos, Series
 
@@ -170,7 +170,7 @@ def show_whole(recipe: Recipe, source: Source, chosen: int, photos: Photos, step
     said = [f"{share:.0%} its own" if recipe.mixup or recipe.cutmix else "" for share in own.tolist()]
     samples = [
         _figure(uri, words, f"Sample {number} {words}".strip())
-        for number, (uri, words) in enumerate(zip(_uris(x), said, strict=True), 1)
+        for number, (uri, words) in enumerate(zip(_uris(code().pixels(x)), said, strict=True), 1)
     ]
     original = _figure(f"data:image/jpeg;base64,{file}", html.escape(title), f"{title}, as it is")
     st.html(f"<div class='augment whole'><div>{original}</div><div class='samples'>{''.join(samples)}</div></div>")
@@ -178,7 +178,7 @@ def show_whole(recipe: Recipe, source: Source, chosen: int, photos: Photos, step
 
 def show_operations(recipe: Recipe, photos: Photos, step: int) -> None:
     """Each operation in its order: what it is set to, how often it is done, and what it does to the photo."""
-    [original], key = _uris(code().as_is(recipe, photos[:1]).x), f"{recipe.image_size} {photos.key}"
+    [original], key = _uris(code().pixels(code().as_is(recipe, photos[:1]).x)), f"{recipe.image_size} {photos.key}"
     for number, operation in enumerate(code().OPERATIONS, 1):
         left, right = st.columns([2, 7], gap="medium")
         with left:
@@ -186,8 +186,8 @@ def show_operations(recipe: Recipe, photos: Photos, step: int) -> None:
         with right:
             if operation.is_on(recipe):
                 st.caption(operation.odds.format(getattr(recipe, operation.name)))
-                series = code().alone(operation, recipe, photos, step)
-                pictures = _alone(f"{operation.name} {key} {series.key}", operation, recipe, series)
+                series = code().alone(operation, recipe, photos.sizes, step)
+                pictures = _alone(f"{operation.name} {key} {series.key}", operation, recipe, photos, series)
                 _show_operation(label_of(operation.name), original, pictures, series.said)
             else:
                 st.caption("Off")
@@ -202,9 +202,9 @@ def _show_operation(title: str, original: str, pictures: Sequence[str], said: Se
 
 
 @st.cache_data(show_spinner=False, max_entries=100)
-def _alone(key: str, _operation: Operation, _recipe: Recipe, _series: Series) -> list[str]:
+def _alone(key: str, _operation: Operation, _recipe: Recipe, _photos: Photos, _series: Series) -> list[str]:
     """The pictures of an operation, made anew only when what was drawn for it changes."""
-    return _uris(code().pictures_alone(_operation, _recipe, _series))
+    return _uris(code().pixels(code().pictures_alone(_operation, _recipe, _photos, _series)))
 
 
 def show_batch(recipe: Recipe, source: Source, step: int) -> None:
@@ -228,7 +228,7 @@ def show_batch(recipe: Recipe, source: Source, step: int) -> None:
     })  # fmt: skip
     figures = [
         _figure(uri, *_mixture(source.classes, labels, shares))
-        for uri, shares in zip(_uris(x), made.shares.tolist(), strict=True)
+        for uri, shares in zip(_uris(code().pixels(x)), made.shares.tolist(), strict=True)
     ]
     st.html(f"<div class='augment batch'><div class='samples'>{''.join(figures)}</div></div>")
 
@@ -245,9 +245,9 @@ def _mixture(classes: Sequence[str], labels: Sequence[int], shares: Sequence[flo
     return "<br>".join(marked), ", ".join(words)
 
 
-def _uris(x: Tensor) -> list[str]:
-    """What the network gets, `(N, 3, H, W)`, without its normalisation: addresses that hold a JPEG each."""
-    return [_uri(Image.fromarray(picture)) for picture in code().pixels(x)]
+def _uris(pictures: np.ndarray) -> list[str]:
+    """Addresses that hold a JPEG of each picture, `(N, H, W, 3)` uint8."""
+    return [_uri(Image.fromarray(picture)) for picture in pictures]
 
 
 def _uri(picture: Image.Image) -> str:
