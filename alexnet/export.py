@@ -62,6 +62,7 @@ def ship(
         target.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=target) as folder:
             draft = _begin(run, Path(folder).resolve())
+            size = run.weights.stat().st_size  # from here on the run may be deleted
 
             def measure() -> Evaluation:
                 return _measure(draft, dataset, split, progress)
@@ -77,7 +78,7 @@ def ship(
                 splits=data.split_counts(dataset, run.recipe),
                 rank=rank,
                 mean_probability_change=change,
-                uncompressed={**before.metrics, "bytes": run.weights.stat().st_size},
+                uncompressed={**before.metrics, "bytes": size},
             )
             for file in sorted(draft.path.iterdir(), key=lambda file: file.name == "run.json"):
                 os.replace(file, target / file.name)  # last of all what makes the folder a run

@@ -177,7 +177,9 @@ class Run(Job):
         config = read_json(path)
         if _has(config, CONFIG) and _has(config["dataset"], DATASET) and _are_names(config["classes"]):
             return config
-        if not os.path.exists(path):  # Path.exists raises where a folder may not be entered
+        if not os.path.exists(self.path):  # Path.exists raises where a folder may not be entered
+            raise RunError(f"{self.id} has gone: its folder was deleted or moved.")
+        if not os.path.exists(path):
             raise RunError(f"{self.id} is not a run: its folder has no run.json.")
         raise RunError(f"The run.json of {self.id} cannot be read; restore the file or delete the folder.")
 

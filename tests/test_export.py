@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -74,6 +75,13 @@ def test_a_run_that_has_not_finished_does_not_ship(finished_run, tmp_path):
     with pytest.raises(RunError, match="has no report yet; let it finish first."):
         export.ship(run, tmp_path / "shipped")
     assert not (tmp_path / "shipped").exists()
+
+
+def test_an_export_whose_run_is_deleted_meanwhile_says_so(finished_run, tmp_path):
+    run, _ = finished_run
+    with pytest.raises(RunError, match="run has gone: its folder was deleted or moved."):
+        export.ship(run, tmp_path / "shipped", lambda *_: shutil.rmtree(run.path, ignore_errors=True))
+    assert not (tmp_path / "shipped" / "run.json").exists()
 
 
 def test_moments_by_hand_and_no_hook_left():

@@ -269,6 +269,11 @@ def test_a_folder_without_run_json_is_no_run():
     assert runs.damaged_runs() == ["empty is not a run: its folder has no run.json."]
 
 
+def test_a_run_that_was_deleted_meanwhile_says_so():
+    with pytest.raises(runs.RunError, match="^gone has gone: its folder was deleted or moved.$"):
+        _ = Run(runs.runs_dir() / "gone").recipe
+
+
 HUGE = 10**400
 STATUSES = [
     b"",
