@@ -1,4 +1,4 @@
-"""Metrics: every figure on a page, in a report or in the README comes from here."""
+"""A network's answers to photos whose labels are known, and their report; every figure in it is one of `measures`."""
 
 from __future__ import annotations
 

@@ -150,8 +150,11 @@ def test_accuracy_by_class_and_by_size(photo_folder):
     doodles.draw("cat", 1, 100).save(large, "PNG")
     make_run(photo_folder(files | {"cat/0.png": large.getvalue()}))
     by_class, by_size = component(page(part="Classes and sizes"), "chart")
-    assert [(t["name"], t["x"]) for t in by_class["data"]] == [("cat", [0.5]), ("dog", [0.75])]
-    assert [(t["name"], t["x"]) for t in by_size["data"]] == [("up to 63", [round(4 / 7, 5)]), ("96 to 127", [1.0])]
+    assert [(t["name"], t["x"]) for t in by_class["data"]] == [("cat (4)", [0.5]), ("dog (4)", [0.75])]
+    assert [(t["name"], t["x"]) for t in by_size["data"]] == [
+        ("up to 63 (7)", [round(4 / 7, 5)]),
+        ("96 to 127 (1)", [1.0]),
+    ]
 
 
 def test_the_worst_mistakes_come_first_and_names_are_searched(pets):
@@ -172,6 +175,10 @@ def test_photos_come_a_page_at_a_time(photo_folder):
     app = page(part="Photos")
     assert pictures(app) == [f"Photo cat/{n}.png" for n in range(24)]
     assert pictures(page(part="Photos", page="2")) == [f"Photo cat/{n}.png" for n in range(24, 30)]
+    assert len(pictures(page(part="Photos", page="3"))) == 24  # a link to a page that is none
+    app = page(part="Photos", page="2")
+    rerun(app.text_input(key="file").set_value("cat"))
+    assert pictures(app)[0] == "Photo cat/0.png"  # what was searched for begins on its first page
 
 
 def test_photos_that_are_gone_are_named(pets):
@@ -327,7 +334,7 @@ def test_uploads_are_labelled_by_clicking_and_counted_with_their_interval(traine
     (matrix,) = component(app, "confusion")
     assert sum(cell["count"] for row in matrix["rows"] for cell in row["cells"]) == 2
     rerun(app.button_group(key="part").set_value("Classes and sizes"))
-    assert [t["name"] for t in component(app, "chart")[1]["data"]] == ["64 to 95"]
+    assert [t["name"] for t in component(app, "chart")[1]["data"]] == ["64 to 95 (2)"]
     assert sorted(runs.home().rglob("*")) == before  # nothing reached the disk
 
 

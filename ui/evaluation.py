@@ -39,7 +39,9 @@ def show_evaluation(run: Run) -> None:
         chosen, report = _choose(run)
         if chosen == OTHERS:
             _evaluate_others(run)
-        elif examined := label_uploads(run) if chosen == OWN else _stored(run, chosen, report):
+        elif chosen != OWN:
+            show_parts(_stored(run, chosen, report))
+        elif examined := label_uploads(run, cancel=lambda: st.query_params.pop(CHOSEN)):
             show_parts(examined)
 
 

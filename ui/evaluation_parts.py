@@ -162,10 +162,13 @@ def _show_groups(examined: Examined) -> None:
     found, overall = examined.predictions, float(examined.predictions.right.mean())
     groups = measures.by_class(found.confusion.tolist(), found.classes)
     rows = [
-        {"name": name, **group, "interval": measures.interval(group["accuracy"], group["count"]), "color": color}
-        for (name, group), color in zip(
-            groups.items(), map(figures.class_color, groups, range(len(groups))), strict=True
-        )
+        {
+            "name": f"{name} ({group['count']:,})",
+            **group,
+            "interval": measures.interval(group["accuracy"], group["count"]),
+            "color": figures.class_color(name, index),
+        }
+        for index, (name, group) in enumerate(groups.items())
         if group["count"]
     ]
     left, right = st.columns(2, gap="medium")
@@ -179,9 +182,13 @@ def _show_groups(examined: Examined) -> None:
         st.markdown("**By size**, the photo's shorter side in pixels")
         sizes = _sizes(examined)
         if sizes:
-            rows = [{**each, "name": _span(each), "color": figures.VALIDATION} for each in sizes]
+            rows = [
+                {**each, "name": f"{_span(each)} ({each['count']:,})", "color": figures.VALIDATION} for each in sizes
+            ]
             _draw_accuracies(rows, overall, "by-size")
-    st.caption("Each with its 95% interval; the dotted line is the accuracy of all photos.")
+    st.caption(
+        "In brackets the number of photos. Each accuracy with its 95% interval; the dotted line is the accuracy of all photos."
+    )
 
 
 def _draw_accuracies(rows: list[dict[str, Any]], overall: float, key: str) -> None:
@@ -207,7 +214,7 @@ def _sizes(examined: Examined) -> list[dict[str, Any]]:
 def _sides(examined: Examined) -> list[int | None]:
     """The shorter side of each photo in pixels, where it is here."""
     if examined.data is None:
-        return [_side(key, examined.read(index)) for index, key in enumerate(examined.keys)]
+        return [_side(key, examined.source(index)) for index, key in enumerate(examined.keys)]
     if not examined.here:
         return [None] * len(examined.keys)
     photos = dataset(examined.data, cancel=lambda: st.session_state.update(part="Confusion")).photos
@@ -216,8 +223,8 @@ def _sides(examined: Examined) -> list[int | None]:
 
 
 @st.cache_data(show_spinner=False, max_entries=2000)
-def _side(key: str, _content: bytes) -> int:
-    return min(images.check_photo(_content))
+def _side(key: str, _source: bytes) -> int:
+    return min(images.check_photo(_source))
 
 
 def _show_photos(examined: Examined) -> None:

@@ -40,7 +40,7 @@ class Examined:
     run: Run
     predictions: Predictions
     keys: Sequence[str]  # a name for the content of each photo, which its small picture is kept by
-    read: Callable[[int], bytes]  # the file of a photo by its index; raises OSError
+    source: Callable[[int], bytes | Path]  # the content or the file of a photo by its index; raises PhotoError
     data: str | None = None  # the dataset or folder that they are in; None for uploads
 
     @property
@@ -53,19 +53,18 @@ def in_folder(run: Run, predictions: Predictions, name: str) -> Examined:
     """The photos of a dataset or folder known as `name`."""
     root = data.folder_of(name)
 
-    def read(index: int) -> bytes:
+    def source(index: int) -> Path:
         path = Path(os.path.normpath(predictions.files[index]))
-        if path.is_absolute() or path.parts[0] == "..":  # the table may come from anybody
-            raise FileNotFoundError(path)
-        return (root / path).read_bytes()
+        if path.is_absolute() or path.parts[:1] == ("..",):  # the table may come from anybody
+            raise images.PhotoError("The file lies outside its dataset: evaluate the run again.")
+        return root / path
 
-    return Examined(run, predictions, [f"{root}/{file}" for file in predictions.files], read, name)
+    return Examined(run, predictions, [f"{root}/{file}" for file in predictions.files], source, name)
 
 
 def first_page() -> None:
     """Have the gallery begin anew, because it is about to show other photos."""
-    st.session_state.pop(PAGE_KEY, None)
-    st.query_params.pop(PAGE_KEY, None)
+    st.session_state[PAGE_KEY] = 1
 
 
 def show_gallery(examined: Examined, indices: np.ndarray) -> None:
@@ -101,8 +100,8 @@ def _draw(examined: Examined, shown: Sequence[int], with_maps: bool) -> None:
     for index in shown:
         name = examined.predictions.files[index]
         try:
-            picture = thumbnail(examined.keys[index], lambda index=index: examined.read(index))
-        except (OSError, images.PhotoError):
+            picture = thumbnail(examined.keys[index], examined.source(index))
+        except images.PhotoError:
             missing += 1
             grid.caption(f"{_said(examined.predictions, index)}  \n{plain(name)}: can no longer be read")
             continue
@@ -151,8 +150,10 @@ def _draw_maps(examined: Examined, places: dict[int, st.delta_generator.DeltaGen
         for number, (index, place) in enumerate(places.items()):
             part_of(progress, f"Grad-CAM, photo {number + 1} of {len(places)}", number, len(places))(0.0)
             target = examined.predictions.classes[examined.predictions.predicted[index]]
-            with contextlib.suppress(OSError):  # it was there for its small picture
-                overlay = _overlay(examined.read(index), now, target, network)
+            with contextlib.suppress(OSError, images.PhotoError):  # it went away since its small picture was made
+                source = examined.source(index)
+                content = source if isinstance(source, bytes) else source.read_bytes()
+                overlay = _overlay(content, now, target, network)
                 place.image(overlay, width=SIDE, alt=f"Grad-CAM for {target} in {examined.predictions.files[index]}")
 
 
@@ -165,11 +166,10 @@ def _overlay(content: bytes, now: tuple[str, float], target: str, network: Class
 
 
 @st.cache_data(show_spinner=False, max_entries=2000)
-def thumbnail(key: str, _read: Callable[[], bytes]) -> bytes:
+def thumbnail(key: str, _source: bytes | Path) -> bytes:
     """A small JPEG of the photo that `key` stands for.
 
     Raises:
-        OSError: it cannot be read.
-        alexnet.images.PhotoError: it is no photo any more.
+        alexnet.images.PhotoError: it cannot be read, or is no photo any more.
     """
-    return encoded(images.open_photo(_read(), at_least=SIDE), 2 * SIDE, "JPEG")
+    return encoded(images.open_photo(_source, at_least=SIDE), 2 * SIDE, "JPEG")

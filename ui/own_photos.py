@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from alexnet.runs import Run
 from ui.gallery import SIDE, Examined, thumbnail
 from ui.networks import Edition, network_of
 from ui.page import plain
-from ui.progress import progress_bar
+from ui.progress import part_of, progress_on_demand
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -35,8 +35,12 @@ class _Upload:
     content: bytes
 
 
-def label_uploads(run: Run) -> Examined | None:
+def label_uploads(run: Run, cancel: Callable[[], None]) -> Examined | None:
     """The uploader and a card to label each photo; what the network says of those that are labelled, None without any.
+
+    Args:
+        run: which has weights.
+        cancel: called when a person does not want to wait for the answers; has to show something else.
 
     Raises:
         alexnet.errors.LabError: as `network_of`.
@@ -57,7 +61,7 @@ def label_uploads(run: Run) -> Examined | None:
     if not labelled:
         st.caption("Say what each photo shows; leave out those that show none of the classes.")
         return None
-    answers = _answers(labelled, now, network)
+    answers = _answers(labelled, now, network, cancel)
     for upload, answer in zip(labelled, answers, strict=True):
         if place := places.get(upload.digest):
             right = answer.best == labels[upload.digest]
@@ -98,7 +102,7 @@ def _label(
     grid = st.grid("auto", min_column_width=SIDE, key="own-photos")
     for upload in uploads[(page - 1) * PER_PAGE : page * PER_PAGE]:
         with grid.cell(), st.container(gap="xsmall"):
-            st.image(thumbnail(upload.digest, lambda upload=upload: upload.content), width=SIDE, alt=upload.name)
+            st.image(thumbnail(upload.digest, upload.content), width=SIDE, alt=upload.name)
             _choose_class(f"What {plain(upload.name)} shows", classes, keys[upload.digest])
             places[upload.digest] = st.empty()
     return {digest: st.session_state.get(key) for digest, key in keys.items()}, places
@@ -112,17 +116,22 @@ def _choose_class(label: str, classes: Sequence[str], key: str) -> None:
         st.selectbox(label, classes, index=None, placeholder="What it shows", **common)
 
 
-def _answers(uploads: Sequence[_Upload], now: Edition, network: Classifier) -> list[Prediction]:
-    answers = []
-    with progress_bar(key="cancel-answers") as progress:
-        for number, upload in enumerate(uploads):
-            progress("Looking at your photos", number, len(uploads))
-            answers.append(_answer(upload.digest, now, upload.content, network))
-    return answers
+def _answers(
+    uploads: Sequence[_Upload], now: Edition, network: Classifier, cancel: Callable[[], None]
+) -> list[Prediction]:
+    with progress_on_demand(st.container(), cancel) as progress:
+        told = (part_of(progress, "Looking at your photos", n, len(uploads)) for n in range(len(uploads)))
+        return [
+            _answer(upload.digest, now, upload.content, network, tell)
+            for upload, tell in zip(uploads, told, strict=True)
+        ]
 
 
 @st.cache_data(show_spinner=False, max_entries=2000)
-def _answer(digest: str, now: Edition, _content: bytes, _classifier: Classifier) -> Prediction:
+def _answer(
+    digest: str, now: Edition, _content: bytes, _classifier: Classifier, _tell: Callable[[float], None]
+) -> Prediction:
+    _tell(0.0)
     return _classifier([images.open_photo(_content)])[0]
 
 
