@@ -232,8 +232,8 @@ def corrected(dataset: Dataset, corrections: Mapping[str, review.Correction]) ->
         raise DataError(f"Every photo of {dataset.name} was left out in review; put some back on the Data page.")
     classes = [*(name for name in dataset.classes if counts[name]), *sorted(counts.keys() - set(dataset.classes))]
     index = {name: number for number, name in enumerate(classes)}
-    kept = (photo for photo in dataset.photos if labels[photo.path] is not None)
-    photos = tuple(replace(photo, label=index[labels[photo.path]]) for photo in kept)
+    kept = ((photo, index[labels[photo.path]]) for photo in dataset.photos if labels[photo.path] is not None)
+    photos = tuple(photo if photo.label == label else replace(photo, label=label) for photo, label in kept)
     skipped = tuple(sorted((*dataset.report.skipped, *left_out), key=lambda skip: skip.path))
     report = Report(dataset.report.found, len(photos), skipped, {name: counts[name] for name in classes}, moved)
     return replace(dataset, classes=tuple(classes), photos=photos, report=report)

@@ -57,7 +57,7 @@ def show_parts(name: str, files: data.Dataset, dataset: data.Dataset) -> None:
         PHOTOS: lambda: dataset_photos.show_photos(dataset),
         "Report": lambda: dataset_photos.show_report(name, dataset),
         "Splits": lambda: dataset_splits.show_splits(name, dataset),
-        "Duplicates": lambda: dataset_review.show_duplicates(files, dataset_splits.divide(dataset), back),
+        "Duplicates": lambda: dataset_review.show_duplicates(files, dataset_splits.divide(files), back),
         "Labels": lambda: dataset_review.show_labels(name, files),
     }
     for show, tab in zip(parts.values(), st.tabs(list(parts), key="part", bind="query-params"), strict=True):

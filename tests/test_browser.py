@@ -297,6 +297,7 @@ def test_painting_over_the_photo_moves_the_probabilities(page, app):
     page.get_by_text("0% erased").wait_for()
 
 
+<<<<<<< HEAD
 def finished_run(folder, curve: list[float], created: float) -> None:
     """A run folder as a trainer leaves it, of a run in which nothing was trained."""
     dataset = {"name": "pets", "fingerprint": "", "photos": 9}
@@ -350,3 +351,25 @@ def test_runs_are_chosen_compared_named_deleted_and_brought_back(page, app, home
     page.get_by_role("button", name="Undo").click()
     page.get_by_role("button", name="Undo").wait_for(state="detached")
     assert json.loads((home / "runs" / "one" / "note.json").read_text())["title"] == "The *first*"
+=======
+def test_dropped_folders_become_a_dataset_whose_labels_are_corrected_and_undone(page, app, tmp_path):
+    for label in ("cat", "dog"):
+        (tmp_path / "drawn" / label).mkdir(parents=True)
+        for number in range(4):
+            doodles.draw(label, number).save(tmp_path / "drawn" / label / f"{label}-{number}.png")
+    page.goto(f"{app}/data")
+    page.get_by_text("Folders, dropped").click()
+    page.get_by_text("Held in memory until they are imported").wait_for()
+    page.locator("input[type=file]").set_input_files(tmp_path / "drawn")
+    page.get_by_role("textbox", name="cat, 4 photos").wait_for()
+    page.get_by_role("button", name="Import", exact=True).click()
+    page.wait_for_url("**data=drawn*")
+    page.get_by_role("img", name="cat: cat/cat-1.png").wait_for()
+    page.get_by_role("tab", name="Duplicates").click()
+    page.get_by_role("button", name="Leave out", exact=True).first.click()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").wait_for(state="detached")
+    page.get_by_role("button", name="All datasets").click()
+    page.get_by_text("Imported from drawn on").wait_for()
+    assert "data=" not in page.url
+>>>>>>> 78255c9 (Data page: groups stay in sight when a copy is left out; README and browser test)

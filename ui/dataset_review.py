@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -21,35 +21,34 @@ if TYPE_CHECKING:
     from alexnet.surprise import Surprise
 
 MOST_BUTTONS = 3  # other classes to move a photo to by one click
-PER_PAGE = 24
+PER_PAGE, GROUPS = 24, 12  # cards, or groups of them, on a page
 CARD = 150  # px, the least width of a card: two fit on a phone
 
 
 def show_duplicates(dataset: Dataset, splits: Mapping[str, str], back: Callable[[], None]) -> None:
-    """Photos that look the same, side by side, those of different splits or classes first if wanted.
+    """Photos that look the same, side by side.
 
     Args:
-        dataset: without corrections, so that what was left out can be seen.
-        splits: of each photo that is used, by its path.
+        dataset: without corrections, so that what was left out can be seen and put back.
+        splits: of each photo, by its path.
         back: called when a person does not want to wait.
     """
     with progress_on_demand(st.container(), back) as progress:
         groups = _groups(dataset.fingerprint, dataset, progress)
-    corrections = review.corrections(dataset.root)
-    across = [group for group in groups if len(_splits_of(group, splits)) > 1]
-    mixed = [group for group in groups if len({photo.label for photo in group.photos}) > 1]
     if not groups:
         st.success("No two photos look the same.")
         return
+    corrections = review.corrections(dataset.root)
+    across = [group for group in groups if len({splits.get(photo.path) for photo in group.photos}) > 1]
+    mixed = [group for group in groups if len({photo.label for photo in group.photos}) > 1]
     kinds = {"All": groups, "Across splits": across, "Of several classes": mixed}
     kind = linked(
-        st.segmented_control, "Near-duplicates", key="near", default="All", read=one_of(kinds), options=list(kinds), required=True,
-        format_func=lambda kind: f"{kind} ({len(kinds[kind]):,})", label_visibility="collapsed",
+        st.segmented_control, "Near-duplicates", key="near", default="All", read=one_of(kinds), options=list(kinds),
+        required=True, format_func=lambda kind: f"{kind} ({len(kinds[kind]):,})", label_visibility="collapsed",
     )  # fmt: skip
-    if across:
-        _offer_to_mend(dataset, across, splits, corrections)
+    _offer_to_mend(dataset, across, splits, corrections)
     st.caption("Photos whose perceptual hashes hardly differ, as they are or mirrored; the most alike come first.")
-    for group in page_of(kinds[kind], PER_PAGE // 2, f"near-{kind}"):
+    for group in page_of(kinds[kind], GROUPS, f"near-{kind}"):
         with st.container(border=True):
             st.caption(f"{group.distance} of 64 bits apart" if group.distance else "No bit apart")
             grid = st.grid("auto", min_column_width=CARD, dense=True)
@@ -60,30 +59,24 @@ def show_duplicates(dataset: Dataset, splits: Mapping[str, str], back: Callable[
 
 
 def _offer_to_mend(
-    dataset: Dataset,
-    across: list[Group],
-    splits: Mapping[str, str],
-    corrections: Mapping[str, Correction],
+    dataset: Dataset, across: Sequence[Group], splits: Mapping[str, str], corrections: Mapping[str, Correction]
 ) -> None:
     """One click that leaves out the copies of held-out photos that would be learned from, or validated with."""
-    rank = {"test": 0, "val": 1, "train": 2}
-    copies = []
-    for group in across:
-        first = min(rank[split] for split in _splits_of(group, splits))
-        used = (photo for photo in group.photos if photo.path in splits)
-        copies += [photo for photo in used if rank[splits[photo.path]] > first and photo.digest not in corrections]
+    left_out = {digest for digest, correction in corrections.items() if correction.label is None}
+    used = [[p for p in group.photos if p.path in splits and p.digest not in left_out] for group in across]
+    places = [{splits[photo.path] for photo in photos} for photos in used]
+    if not (straddling := sum(len(where) > 1 for where in places)):
+        return
+    held_out = [next((split for split in ("test", "val", "train") if split in where), None) for where in places]
+    copies = [p for photos, keep in zip(used, held_out, strict=True) for p in photos if splits[p.path] != keep]
     st.warning(
-        f"{len(across):,} groups straddle the splits: the network would be tested on photos that it has as good as seen."
+        f"Groups that straddle the splits: {straddling:,}. The network would be tested on photos as good as seen before."
     )
     changes = {photo.digest: Correction(photo.path, _label(dataset, photo), None) for photo in copies}
     st.button(
         f"Leave out {len(copies):,} copies of held-out photos", icon=":material/block:",
         on_click=_correct, args=[dataset, changes],
     )  # fmt: skip
-
-
-def _splits_of(group: Group, splits: Mapping[str, str]) -> set[str]:
-    return {splits[photo.path] for photo in group.photos if photo.path in splits}
 
 
 @st.cache_data(show_spinner=False, max_entries=8)

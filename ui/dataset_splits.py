@@ -23,9 +23,15 @@ TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
 def divide(dataset: Dataset) -> dict[str, str]:
     """The split of each photo by its path, as the address asks; empty where it cannot be."""
     with plain_errors():
-        parts = data.split(dataset, chosen_recipe())
-        return {photo.path: split for split, photos in parts.items() for photo in photos}
+        recipe = chosen_recipe()
+        return _split_of(dataset.fingerprint, recipe.val_fraction, recipe.test_fraction, dataset)
     return {}
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _split_of(fingerprint: str, val_fraction: float, test_fraction: float, _dataset: Dataset) -> dict[str, str]:
+    parts = data.split(_dataset, Recipe(val_fraction=val_fraction, test_fraction=test_fraction))
+    return {photo.path: split for split, photos in parts.items() for photo in photos}
 
 
 def chosen_recipe() -> Recipe:
