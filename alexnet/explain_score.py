@@ -25,7 +25,7 @@ from alexnet import data, evidence, saliency
 from alexnet.data import DataError, Skip
 from alexnet.evaluate import match_classes
 from alexnet.images import PHOTO_SUFFIXES, PhotoError, open_photo
-from alexnet.predict import Classifier
+from alexnet.predict import Classifier, averaged_logits
 
 Explain = Callable[[Classifier, Image.Image, str], np.ndarray]  # the map (S, S) of a photo for a class
 
@@ -209,7 +209,7 @@ def infidelity(classifier: Classifier, photo: Image.Image, attribution: np.ndarr
             return squares, kept - squares
 
         found = metrics.infidelity(
-            lambda kept: classifier.logits(kept * x),  # zero is grey
+            lambda kept: averaged_logits(classifier.model, [kept * x], classifier.mirror),  # zero is grey
             hide,
             keep,
             torch.from_numpy(attribution).to(x.device)[None, None],
@@ -315,8 +315,8 @@ def score(
 ) -> tuple[list[dict[str, Any]], list[Skip]]:
     """Measure the maps of each of `names` on the first `limit` usable `photos`.
 
-    The class explained is a photo's true one, or where that is not known, the likeliest. Maps explain one view of a
-    photo, so the probabilities are those of that view, without its mirror image.
+    The class explained is a photo's true one, or where that is not known, the likeliest. Maps, masks and probabilities
+    are those of a photo's centre, with its mirror image where the network's answers have that.
 
     Args:
         classifier: the network to explain.
@@ -335,7 +335,7 @@ def score(
         DataError: no photo can be used.
     """
     explain = explanations(classifier, names)
-    one_view = replace(classifier.looking_once(), mirror=False, familiarity=None)
+    once = replace(classifier.looking_once(), familiarity=None)
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     errors: dict[str, str] = {}
     skipped, used, total = [], 0, min(limit or len(photos), len(photos))
@@ -344,17 +344,17 @@ def score(
         if used == total:
             break
         try:
-            photo, trimap = open_outlined(outlined, one_view)
+            photo, trimap = open_outlined(outlined, once)
         except PhotoError as error:
             skipped.append(Skip(str(outlined.photo), str(error)))
             continue
-        target = outlined.label or one_view([photo])[0].best
+        target = outlined.label or once([photo])[0].best
         for number, name in enumerate(names):
             tell("Maps measured", used * len(names) + number, total * len(names))
             if name not in errors:
                 try:
                     measured[name].append(
-                        _measure(explain[name], one_view, photo, trimap, target, perturb=used < perturbed)
+                        _measure(explain[name], once, photo, trimap, target, perturb=used < perturbed)
                     )
                 except saliency.AttributionError as error:
                     errors[name] = str(error)

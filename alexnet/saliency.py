@@ -1,7 +1,8 @@
 """Attributions: which parts of a photo speak for a class, by Captum. `maps` draws them.
 
 The sole importer of captum. An attribution is a float32 array (S, S) in the pixels of what the network was given. It
-explains the class's logit, before the softmax. Captum's hooks sit on the model itself, and hooks of two threads at
+explains the class's logit, before the softmax: that of the answer, which averages a photo and its mirror image where
+the classifier does; of the slow methods that of the photo alone. Captum's hooks sit on the model itself, and hooks of two threads at
 once corrupt each other's results without an error; so every attribution holds the classifier's lock.
 """
 
@@ -33,7 +34,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from alexnet.errors import LabError
-from alexnet.predict import class_logits
+from alexnet.predict import averaged_logits, class_logits
 
 if TYPE_CHECKING:
     from alexnet.predict import Classifier
@@ -216,18 +217,29 @@ def attribute(
     if reason := unsupported(classifier.model, method):
         raise AttributionError(reason)
     place = _place(classifier.model, METHODS[method], layer)
+    index, mirror = classifier.classes.index(target), _explains_mirror(classifier, method)
     with classifier.lock:
-        x = classifier.prepare([photo]).requires_grad_()
-        network = _Network(classifier.model, _forward_passes(method, x.shape[-1]), progress)
-        attribution = _finite(_COMPUTE[method](network, x, classifier.classes.index(target), place))
+        x = classifier.prepare([photo])
+        passes = _forward_passes(method, x.shape[-1]) * (2 if mirror else 1)
+        network = _Network(classifier.model, passes, progress)
+        attribution = _COMPUTE[method](network, x.requires_grad_(), index, place)
+        if mirror:
+            mirrored = x.detach().flip(3).requires_grad_()
+            attribution = (attribution + _COMPUTE[method](network, mirrored, index, place).flip(1)) / 2
+    attribution = _finite(attribution)
     return np.zeros_like(attribution) if _is_rounding(attribution, method) else attribution
+
+
+def _explains_mirror(classifier: Classifier, method: str) -> bool:
+    """Whether the attribution is the mean over a photo and its mirror image."""
+    return classifier.mirror and not METHODS[method].slow
 
 
 def signed_gradcam(classifier: Classifier, x: Tensor, targets: Sequence[int]) -> np.ndarray:
     """Grad-CAM of several photos at once, neither rectified nor stretched: where features speak for a class or against it.
 
     Negative numbers are what the counterfactual explanations of Selvaraju et al. 2017 (arXiv 1610.02391, section 3.3) show;
-    without them, and stretched by `maps.stretch`, it is what `attribute` returns.
+    without them, and stretched by `maps.stretch`, it is what `attribute` returns of a classifier that sees no mirror image.
 
     Args:
         classifier: as for `attribute`; its network has a convolution.
@@ -332,11 +344,14 @@ class Completeness:
         return math.inf if self.error else 0.0
 
 
-def completeness(classifier: Classifier, photo: Image.Image, target: str, attribution: np.ndarray) -> Completeness:
-    """How well an attribution of `photo` for `target` adds up (Sundararajan et al. 2017, proposition 1)."""
+def completeness(
+    classifier: Classifier, photo: Image.Image, method: str, target: str, attribution: np.ndarray
+) -> Completeness:
+    """How well the attribution by a `complete` method adds up (Sundararajan et al. 2017, proposition 1)."""
     with classifier.lock, torch.inference_mode():
         x = classifier.prepare([photo])
-        logits = class_logits(classifier.model(torch.cat([x, torch.full_like(x, BASELINE)])))
+        pair, mirror = torch.cat([x, torch.full_like(x, BASELINE)]), _explains_mirror(classifier, method)
+        logits = averaged_logits(classifier.model, [pair], mirror)
     of_photo, of_grey = logits[:, classifier.classes.index(target)].tolist()
     return Completeness(float(attribution.sum(dtype=np.float64)), of_photo - of_grey)
 
@@ -390,8 +405,10 @@ def _integrated_gradients(network: _Network, x: Tensor, target: int, place: nn.M
 
 
 def _deeplift(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:
-    network.model = _with_windows_apart(network.model)
-    return DeepLift(network).attribute(x, target=target, baselines=BASELINE)[0].sum(dim=0)
+    model, network.model = network.model, _with_windows_apart(network.model)
+    found = DeepLift(network).attribute(x, target=target, baselines=BASELINE)[0].sum(dim=0)
+    network.model = model
+    return found
 
 
 def _guided_backprop(network: _Network, x: Tensor, target: int, place: nn.Module | None) -> Tensor:

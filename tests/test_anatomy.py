@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -300,6 +301,16 @@ def test_fewer_photos_than_are_kept_and_one_that_went_away(coloured, colour_read
     (coloured.root / coloured.photos[1].path).unlink()
     with pytest.raises(data.DataError, match="changed while it was read"):
         anatomy.strongest(colour_reader, coloured, coloured.photos)
+
+
+def test_of_a_network_that_looks_five_times_all_is_about_the_centre(coloured, colour_reader):
+    once = replace(colour_reader, transform=replace(colour_reader.transform, resize=16))
+    five = replace(once, transform=replace(once.transform, five_crops=True))
+    assert five.transform.crop_photo(doodles.draw("cat", 1)).size == (16, 16)
+    for name, expected in anatomy.strongest(once, coloured, coloured.photos).items():
+        found = anatomy.strongest(five, coloured, coloured.photos)[name]
+        np.testing.assert_array_equal(found.photos, expected.photos)
+        np.testing.assert_array_equal(found.places, expected.places)
 
 
 def test_every_forward_holds_the_lock(coloured, colour_reader):

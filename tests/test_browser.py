@@ -297,7 +297,6 @@ def test_painting_over_the_photo_moves_the_probabilities(page, app):
     page.get_by_text("0% erased").wait_for()
 
 
-<<<<<<< HEAD
 def finished_run(folder, curve: list[float], created: float) -> None:
     """A run folder as a trainer leaves it, of a run in which nothing was trained."""
     dataset = {"name": "pets", "fingerprint": "", "photos": 9}
@@ -351,7 +350,8 @@ def test_runs_are_chosen_compared_named_deleted_and_brought_back(page, app, home
     page.get_by_role("button", name="Undo").click()
     page.get_by_role("button", name="Undo").wait_for(state="detached")
     assert json.loads((home / "runs" / "one" / "note.json").read_text())["title"] == "The *first*"
-=======
+
+
 def test_dropped_folders_become_a_dataset_whose_labels_are_corrected_and_undone(page, app, tmp_path):
     for label in ("cat", "dog"):
         (tmp_path / "drawn" / label).mkdir(parents=True)
@@ -372,4 +372,3 @@ def test_dropped_folders_become_a_dataset_whose_labels_are_corrected_and_undone(
     page.get_by_role("button", name="All datasets").click()
     page.get_by_text("Imported from drawn on").wait_for()
     assert "data=" not in page.url
->>>>>>> 78255c9 (Data page: groups stay in sight when a copy is left out; README and browser test)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +17,11 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+import ui
 from alexnet import doodles, runs, saliency
 from alexnet.data import Dataset, Report
 from alexnet.recipes import Recipe
+from ui.networks import spare_from_collection
 
 TITLES = {method.title: method for method in saliency.METHODS.values()}
 
@@ -371,7 +375,7 @@ def test_only_what_speaks_against_the_class_is_no_evidence_for_it(trained, monke
 
 def test_integrated_gradients_say_how_well_they_add_up(trained, monkeypatch):
     monkeypatch.setattr(saliency, "attribute", lambda *args: np.full((67, 67), 1.1 / 67**2, np.float32))
-    monkeypatch.setattr(saliency, "completeness", lambda *args: saliency.Completeness(float(args[3].sum()), 1.0))
+    monkeypatch.setattr(saliency, "completeness", lambda *args: saliency.Completeness(float(args[4].sum()), 1.0))
     app = page(png("cat", 1), method="Integrated Gradients")
     assert captions(app)[2].endswith("; sums to 1.100 of 1.000 logits (10.0% off)")
 
@@ -382,6 +386,31 @@ def test_a_network_that_looks_at_nothing_finds_nothing(untrained_run):
     save_weights(make_run("constant"), state)
     app = page(png("cat", 1), method="Saliency")
     assert captions(app)[2].startswith("Nothing found that speaks for")
+
+
+def test_an_open_page_does_not_keep_a_network_that_the_cache_has_dropped(trained):
+    app = page(png("cat", 1), run="untrained", method="Saliency", trust="true", erase="true")
+    network = weakref.ref(ui.classifier(*ui.edition(trained)).model)
+    assert network() is not None and app.metric
+    st.cache_resource.clear()
+    gc.unfreeze()
+    gc.collect()
+    assert network() is None
+
+
+def test_what_dies_after_it_was_spared_from_collection_is_not_spared_for_good():
+    class Node:
+        pass
+
+    node = Node()
+    node.itself = node
+    gone = weakref.ref(node)
+    spare_from_collection()
+    del node
+    gc.collect()
+    assert gone() is not None  # what a network's loading froze
+    spare_from_collection()
+    assert gone() is None
 
 
 def test_weights_that_are_not_numbers_are_one_sentence(untrained_run):

@@ -36,9 +36,10 @@ def asked(monkeypatch):
     return methods
 
 
-def make_run(name: str) -> runs.Run:
+def make_run(name: str, **settings: object) -> runs.Run:
     dataset = Dataset("nothing", Path("nothing"), ("cat", "dog"), (), Report(0, 0, (), {}))
-    return runs.create(Recipe(name="small", image_size=67, resize=70), "nothing", dataset, path=runs.runs_dir() / name)
+    recipe = Recipe(name="small", image_size=67, resize=70, **settings)
+    return runs.create(recipe, "nothing", dataset, path=runs.runs_dir() / name)
 
 
 def page(**query: str) -> AppTest:
@@ -126,6 +127,14 @@ def test_the_eraser_starts_with_the_answer_on_the_whole_photo(trained):
     assert any("0% erased" in caption for image in app.get("image") for caption in image.captions)
     app.button_group(key="fill").set_value("blur").run()
     assert not app.exception
+
+
+def test_of_a_network_that_looks_five_times_all_looks_are_erased_and_the_map_is_tested(untrained_run):
+    make_run("five", five_crops=True).weights.symlink_to(untrained_run[0].weights)
+    app = ask(page(method="Saliency", trust="true", erase="true"))
+    (verdict,) = [element.value for element in app.get("html") if "tabular-nums" in element.value]
+    assert all(f">{metric.value}<" in verdict and not metric.delta for metric in app.metric)
+    assert len(charts(app)) == 3
 
 
 def test_without_a_map_there_is_an_eraser_and_nothing_to_trust(trained):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from alexnet import maps, saliency
@@ -38,6 +38,7 @@ class TinyClassifier:
     """What `saliency` needs of a classifier, around any network; photos become RGB in [-1, 1]."""
 
     classes = ("cat", "dog")
+    mirror = False
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -299,7 +300,7 @@ def test_deeplift_credits_a_pixel_with_all_windows_of_which_it_is_the_maximum():
 def test_deeplift_is_complete_on_alexnet_with_batch_norm(norm_place):
     classifier = AlexNetClassifier(norm_place=norm_place)
     attribution = saliency.attribute(classifier, noise(1), "deeplift", "dog")
-    sums = saliency.completeness(classifier, noise(1), "dog", attribution)
+    sums = saliency.completeness(classifier, noise(1), "deeplift", "dog", attribution)
     assert abs(sums.difference) > 0.01 and sums.relative < 1e-3
 
 
@@ -310,7 +311,7 @@ def test_deeplift_is_complete_on_a_perceptron(bend):
     head[0].weight.data.mul_(5)  # so that units bend
     classifier = TinyClassifier(Network(nn.Identity(), head))
     attribution = saliency.attribute(classifier, noise(1), "deeplift", "dog")
-    sums = saliency.completeness(classifier, noise(1), "dog", attribution)
+    sums = saliency.completeness(classifier, noise(1), "deeplift", "dog", attribution)
     assert abs(sums.difference) > 0.005 and sums.relative < 1e-3
 
 
@@ -325,10 +326,10 @@ def test_deeplift_is_left_out_where_it_would_not_add_up():
 def test_completeness_by_hand(linear):
     x = linear.prepare([noise(2)])[0].numpy()
     attribution = saliency.attribute(linear, noise(2), "integrated-gradients", "cat")
-    sums = saliency.completeness(linear, noise(2), "cat", attribution)
+    sums = saliency.completeness(linear, noise(2), "integrated-gradients", "cat", attribution)
     assert sums.difference == pytest.approx((weights_of(linear, 0) * x).sum(), abs=1e-5)
     assert sums.error == pytest.approx(0, abs=1e-5)
-    half = saliency.completeness(linear, noise(2), "cat", attribution / 2)
+    half = saliency.completeness(linear, noise(2), "integrated-gradients", "cat", attribution / 2)
     assert half.relative == pytest.approx(0.5, abs=1e-3) and half.error == pytest.approx(-sums.difference / 2, abs=1e-4)
     assert saliency.Completeness(0.0, 0.0).relative == 0 and saliency.Completeness(1.0, 0.0).relative == np.inf
 
@@ -338,6 +339,19 @@ def test_what_speaks_for_one_of_two_classes_of_a_single_logit_speaks_against_the
     cat, dog = (saliency.attribute(convolutional, noise(1), "input-x-gradient", name) for name in ("cat", "dog"))
     assert cat.any()
     np.testing.assert_allclose(cat, -dog, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", saliency.METHODS)
+def test_where_the_answer_averages_the_mirror_image_a_quick_method_explains_both(convolutional, method):
+    alone, other = (
+        saliency.attribute(convolutional, photo, method, "dog") for photo in (noise(1), ImageOps.mirror(noise(1)))
+    )
+    convolutional.mirror = True
+    found = saliency.attribute(convolutional, noise(1), method, "dog")
+    expected = alone if saliency.METHODS[method].slow else (alone + other[:, ::-1]) / 2
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    if saliency.METHODS[method].complete:
+        assert saliency.completeness(convolutional, noise(1), method, "dog", found).relative < 0.03
 
 
 def no_hooks(model: nn.Module) -> bool:

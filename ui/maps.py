@@ -109,7 +109,7 @@ def explanation(
     photo = images.open_photo(data)
     found = saliency.attribute(_classifier, photo, method, target, _progress, layer)
     complete = saliency.METHODS[method].complete
-    return found, saliency.completeness(_classifier, photo, target, found) if complete else None
+    return found, saliency.completeness(_classifier, photo, method, target, found) if complete else None
 
 
 def _draw(
