@@ -45,16 +45,12 @@ TAIL = 2.0  # standard deviations at which what has no limits is shown
 
 @dataclass(frozen=True)
 class Operation:
-    """One of the steps that a photo goes through.
+    """One of the steps that a photo goes through."""
 
-    `name` is also the setting of a recipe that turns it on; `choice` the field of `Draw` that says what is done, as which
-    `says` puts it into words, from one row of that; `odds` says to how many photos, for the setting's value.
-    """
-
-    name: str
-    choice: str
-    odds: str
-    says: Callable[[Tensor], str]
+    name: str  # of the setting that turns it on
+    choice: str  # the field of `Draw` that has what is done
+    odds: str  # to which photos it is done, for the setting's value
+    says: Callable[[Tensor], str]  # one row of that field in words
 
     @property
     def mixes(self) -> bool:
@@ -275,7 +271,7 @@ def _ends(name: str, recipe: Recipe, flatness: Tensor) -> Tensor:
         "blur": lambda: torch.tensor([0.0, value]),
         "pca_colour": lambda: tints(TAIL * value * torch.outer(-ends, torch.tensor([1.0, 0.0, 0.0]))),
         "erasing": lambda: erased_boxes(torch.tensor(ERASED_AREA), torch.ones(2), middle, middle),
-        # More than half the other photo is less than half of the first one: the pair exchange.
+        # Beyond a half the two photos only change their roles.
         "mixup": lambda: torch.tensor([1.0, 0.5]),
         "cutmix": lambda: cut_boxes(torch.tensor([1.0, 0.5]), torch.full((2, 2), 0.5)),
     }.get(name, lambda: 1 + value * ends)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import re
 
 import numpy as np
@@ -174,9 +175,12 @@ def test_the_train_page_leads_here_with_what_is_entered(page, pets):
     app.session_state["more"], app.session_state["group"] = True, "Augmentation"
     app.query_params["run"] = "new"
     app.session_state["first-run-rotation"] = 33.0
+    app.session_state["dataset"], app.session_state["folder"] = ui.FOLDER, str(pets)
     app.switch_page("pages/train.py").run()
     (link,) = [link for link in app.get("page_link") if link.proto.page.endswith("augment")]
     assert link.proto.query_string == "recipe=first-run&rotation=33.0"
+    app.switch_page("pages/augment.py").run()  # with the photos that are chosen there
+    assert app.text_input(key="augment-folder").value == str(pets) and len(samples(app)) == 8
 
 
 @pytest.mark.parametrize(
@@ -201,7 +205,7 @@ def test_what_excludes_another_operation_is_switched_off_first(page):
 
 
 def test_recipes_steps_and_photos_that_are_not_there(page):
-    app = page(recipe="nobody's", step="-3", photo="gone.png")
+    app = page(recipe="nobody's", step="9" * 5000, photo="gone.png")
     assert texts(app.warning) == ["There is no recipe called nobody's."]
     assert app.selectbox(key="augment-recipe").value == "first-run"
     assert app.number_input(key="augment-step").value == 0 and len(samples(app)) == 8
@@ -245,8 +249,6 @@ def test_a_recipe_that_could_not_train_on_the_photos_is_still_seen(page):
 
 
 def png(color: str, size: tuple[int, int]) -> bytes:
-    import io
-
     file = io.BytesIO()
     Image.new("RGB", size, color).save(file, "PNG")
     return file.getvalue()
@@ -270,6 +272,18 @@ def test_own_photos_are_mixed_with_each_other_and_a_single_one_with_drawings(pag
     assert app.title[0].value == "Train" and app.selectbox(key="dataset").value == "doodles"
 
 
+def test_a_photo_is_never_its_own_neighbour():
+    from ui.augment_photos import Source, with_neighbours
+
+    files = [png(color, (20, 20)) for color in ("red", "lime", "blue")]
+    source = Source(
+        ["r", "g", "b"], [0, 1, 2], ["r", "g", "b"], np.full((3, 2), 20, np.float32), lambda i: (files[i], "")
+    )
+    for chosen in range(3):
+        colors = with_neighbours(source, chosen, 8).squares.amax(dim=(2, 3)).argmax(dim=1).tolist()
+        assert colors[::2] == [chosen] * 8 and set(colors[1::2]) == {0, 1, 2} - {chosen}
+
+
 def test_a_photo_that_has_gone_is_one_sentence(page, pets):
     from ui.augment_photos import opened
 
@@ -278,4 +292,4 @@ def test_a_photo_that_has_gone_is_one_sentence(page, pets):
     for file in pets.rglob("*.png"):
         file.unlink()
     app = page()
-    assert len(app.error) == 1 and "does not exist" in texts(app.error)[0]
+    assert len(app.error) == 1 and re.match(r"\d+\.png: The file does not exist", texts(app.error)[0])

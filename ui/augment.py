@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -105,7 +106,7 @@ def choose_step() -> int:
     wanted = st.query_params.get("step", "")
     return following(
         st.number_input, "Step of training", key="augment-step", min_value=0, max_value=10**9, step=1,
-        value=min(int(wanted), 10**9) if wanted.isascii() and wanted.isdecimal() else 0,
+        value=int(wanted) if re.fullmatch("[0-9]{1,9}", wanted) else 0,
         on_change=lambda: go(step=st.session_state["augment-step"] or None),
         help="Each step draws anew. The same seed and step draw the same, here and in training.",
     )  # fmt: skip

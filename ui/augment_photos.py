@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -35,9 +36,7 @@ class Source:
     labels: Sequence[int]
     classes: Sequence[str]
     sizes: np.ndarray  # (N, 2) float32: width and height in pixels
-    file: Callable[
-        [int], tuple[bytes | str, str]
-    ]  # the content or the path, and what changes with the content of a path
+    file: Callable[[int], tuple[bytes | str, str]]  # its content; or its path, and what changes with its content
     trained: bool = False  # whether they are what training would use
 
     def __len__(self) -> int:
@@ -61,7 +60,7 @@ def code() -> ModuleType:
 def choose_source() -> str | None:
     """The name or the folder of the dataset in the address, or OWN; None while there is none."""
     known = [name for name in data.KNOWN if data.available(name)]
-    wanted = st.query_params.get("data", st.session_state.get("kept", {}).get("dataset") or "doodles")
+    wanted = st.query_params.get("data") or _chosen_to_train_on()
     if wanted in data.KNOWN and wanted not in known:
         st.warning(f"{data.KNOWN[wanted].title} is not on this computer; the Train page downloads it.")
         wanted = "doodles"
@@ -72,6 +71,12 @@ def choose_source() -> str | None:
         on_change=lambda: go(data=st.session_state["augment-data"], photo=None),
     )  # fmt: skip
     return _choose_folder("" if wanted == FOLDER else wanted) if chosen == FOLDER else chosen
+
+
+def _chosen_to_train_on() -> str:
+    entered = st.session_state.get("kept", {})
+    chosen, folder = entered.get("dataset") or "doodles", entered.get("folder", "").strip()
+    return str(data.folder_of(folder)) if chosen == FOLDER and folder else chosen
 
 
 def _choose_folder(wanted: str) -> str | None:
@@ -165,7 +170,10 @@ def opened(file: bytes | str, digest: str) -> tuple[np.ndarray, bytes, bytes]:
     """
     from alexnet.augment import CACHE_SIDE
 
-    photo = images.open_photo(file, at_least=CACHE_SIDE)
+    try:
+        photo = images.open_photo(file, at_least=CACHE_SIDE)
+    except images.PhotoError as error:
+        raise images.PhotoError(f"{os.path.basename(file)}: {error}" if isinstance(file, str) else str(error)) from None
     side = min(photo.size)
     left, top = (photo.width - side) / 2, (photo.height - side) / 2
     small = photo.resize((THUMBNAIL, THUMBNAIL), box=(left, top, left + side, top + side))
@@ -179,6 +187,6 @@ def photos_at(source: Source, chosen: Sequence[int]) -> Photos:
 
 def with_neighbours(source: Source, chosen: int, count: int) -> Photos:
     """A photo `count` times, each followed by another one from all over the source, to be mixed with."""
-    stride = max(1, len(source) // (count + 1))
-    others = [(chosen + number * stride) % len(source) for number in range(1, count + 1)]
+    rest = [index for index in range(len(source)) if index != chosen] or [chosen]
+    others = [rest[number * max(1, len(rest) // count) % len(rest)] for number in range(count)]
     return photos_at(source, [i for other in others for i in (chosen, other)])
