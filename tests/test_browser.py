@@ -179,10 +179,10 @@ def test_train_watch_reload_finish_and_classify(page, app, tmp_path):
     page.get_by_role("button", name="Classify photos with it").wait_for(timeout=TRAINING)
     assert page.get_by_text("Test accuracy").count() == 1
     page.get_by_text("Watch it learn").click()
-    page.get_by_text("After epoch 2").wait_for()
+    page.get_by_text("After epoch 2").first.wait_for()
     assert page.locator("figure img").first.evaluate("picture => picture.naturalWidth") == 67
     page.get_by_role("slider", name="Epoch").press("ArrowLeft")
-    page.get_by_text("After epoch 1").wait_for()
+    page.get_by_text("After epoch 1").first.wait_for()
     page.wait_for_url("**epoch=1*")
     page.get_by_role("button", name="Classify photos with it").click()
     page.wait_for_url(f"**run={run_id}*")

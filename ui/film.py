@@ -116,9 +116,9 @@ def _card(seen: Film, number: int, epoch: int, classes: Sequence[str], scale: fl
     more = f", taken for {html.escape(taken_for)}" if taken_for else ""
     likely = {at: float(each.probabilities[number, own]) for at, each in seen.frames.items()}
     return (
-        f"<figure style='margin:0;min-width:0'><img src='{source}' style='width:100%;border-radius:.4rem;display:block' "
+        f"<figure style='margin:0;min-width:0;display:flex;flex-direction:column'><img src='{source}' style='width:100%;border-radius:.4rem;display:block' "
         f"alt='{html.escape(subject.path, quote=True)} after epoch {epoch}'>"
-        "<figcaption style='font-size:.875rem;line-height:1.35;margin-top:.3rem;overflow-wrap:anywhere'>"
+        "<figcaption style='font-size:.875rem;line-height:1.35;margin:.3rem 0;overflow-wrap:anywhere'>"
         f"<span role='img' aria-label='{said}' style='font-weight:700'>{mark}</span> {name} "
         f"<span style='font-variant-numeric:tabular-nums'>{likely[epoch]:.0%}</span>"
         f"<span style='opacity:.7'>{more}</span></figcaption>"
@@ -154,7 +154,7 @@ def _line(likely: dict[int, float], epoch: int, color: str) -> str:
     source = (
         "data:image/svg+xml;base64," + base64.b64encode(picture.encode()).decode()
     )  # as itself it is not let through
-    return f"<img src='{source}' alt='' style='width:100%;height:1.6rem;margin-top:.2rem;display:block'>"
+    return f"<img src='{source}' alt='' style='width:100%;height:1.6rem;margin-top:auto'>"
 
 
 @st.cache_data(show_spinner=False, max_entries=200)
