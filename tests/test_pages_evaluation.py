@@ -13,6 +13,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+import ui
 from alexnet import data, doodles, measures, predictions, runs
 from alexnet.recipes import Recipe
 from alexnet.runs import Run
@@ -278,7 +279,7 @@ def test_another_split_is_evaluated_once_and_kept_in_the_run(trained, pets):
 def test_a_folder_with_a_class_that_the_run_does_not_know_is_a_sentence(trained, photo_folder):
     horses = photo_folder(["horse/1.png", "cat/2.png"], "horses")
     app = page(evaluation="others")
-    rerun(app.selectbox(key=f"evaluation-data-{trained.config['data']}").set_value("folder"))
+    rerun(app.selectbox(key=f"evaluation-data-{trained.config['data']}").set_value(ui.FOLDER))
     rerun(app.text_input(key="evaluation-folder").set_value(str(horses)))
     assert "The photos have a class horse" in texts(evaluate(app).error)
     assert not list((trained.path / "evaluations").iterdir())

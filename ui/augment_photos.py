@@ -59,12 +59,12 @@ def code() -> ModuleType:
 
 def choose_source() -> str | None:
     """The name or the folder of the dataset in the address, or OWN; None while there is none."""
-    known = [name for name in data.KNOWN if data.available(name)]
+    here = {name: known.title for name, known in data.named().items() if data.available(name)}
     wanted = st.query_params.get("data") or _chosen_to_train_on()
-    if wanted in data.KNOWN and wanted not in known:
+    if wanted in data.KNOWN and wanted not in here:
         st.warning(f"{data.KNOWN[wanted].title} is not on this computer; the Train page downloads it.")
         wanted = "doodles"
-    titles = {**{n: data.KNOWN[n].title for n in known}, FOLDER: "A folder on this computer", OWN: "Your own photos"}
+    titles = {**here, FOLDER: "A folder on this computer", OWN: "Your own photos"}
     chosen = wanted if wanted in titles else FOLDER
     following(
         st.selectbox, "Photos", key="augment-data", value=chosen, options=list(titles), format_func=titles.get,

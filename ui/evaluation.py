@@ -111,7 +111,7 @@ def _worth(split: str | None, at_end: bool) -> str:
 def _evaluate_others(run: Run) -> None:
     """The choice of other photos, and the button that evaluates the run on them."""
     own = run.config["data"]
-    here = {name: known.title for name, known in data.KNOWN.items() if data.available(name)}
+    here = {name: known.title for name, known in data.named().items() if data.available(name)}
     titles = {own: "", **here, FOLDER: "A folder on this computer"}
     titles[own] = f"{here.get(own, Path(own).name)}, with which it was trained"
     with st.container(horizontal=True, vertical_alignment="bottom"):
