@@ -177,14 +177,17 @@ def plan(source: Source) -> Plan:
         DataError: the source cannot be read, unpacks to suspiciously much, or holds no labelled photo.
     """
     skipped, sizes = [], {}
-    with _readable(source):
-        for member in source.members():
-            if _is_hidden(member.name):
-                continue
-            if fault := _fault(member, sizes):
-                skipped.append(Skip(as_text(member.name), fault))
-            else:
-                sizes[member.name] = member.bytes
+    try:
+        with _whole(source):
+            for member in source.members():
+                if _is_hidden(member.name):
+                    continue
+                if fault := _fault(member, sizes):
+                    skipped.append(Skip(as_text(member.name), fault))
+                else:
+                    sizes[member.name] = member.bytes
+    except OSError as error:
+        raise DataError(f"{source.title} cannot be read: {error.strerror or error}; check its permissions.") from None
     found = read_labels([name.replace("\\", "/") for name in sizes])
     by_name = {name: found[name.replace("\\", "/")] for name in sizes}
     skipped += [Skip(as_text(name), label.reason) for name, label in by_name.items() if label.reason]
@@ -295,13 +298,11 @@ def _fault(member: Member, before: Mapping[str, int]) -> str | None:
 
 
 @contextlib.contextmanager
-def _readable(source: Source) -> Iterator[None]:
+def _whole(source: Source) -> Iterator[None]:
     try:
         yield
     except archives.DAMAGED:
         raise DataError(f"{source.title} is damaged; make or copy it again.") from None
-    except OSError as error:
-        raise DataError(f"{source.title} cannot be read: {error.strerror or error}; check its permissions.") from None
 
 
 def _rewound(file: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
@@ -354,7 +355,7 @@ def _copy(plan: Plan, called: Mapping[str, str | None], work: Path, progress: Pr
     """Write what `plan` takes below `work`; returns what could not be, or was not wanted."""
     skipped, taken, seen, done, told = [], set(), set(), 0, 0
     work.mkdir()
-    with _readable(plan.source):
+    with _whole(plan.source):
         for member in plan.source.members():
             label = plan.labels.get(member.name)
             if label is None or member.name in seen or member.fault:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -281,6 +282,18 @@ def test_a_disk_without_room_is_told_before_anything_is_written(monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 100))
     assert "the disk has 0.0 GB free" in refusal(imports.bring_in, imports.plan(zip_of(PETS)), "pets")
+    assert nothing_left()
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_and_leaves_nothing(monkeypatch):
+    def fill(stream, out):
+        out.write(b"some")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    plan = imports.plan(zip_of(PETS))
+    monkeypatch.setattr(shutil, "copyfileobj", fill)
+    said = refusal(imports.bring_in, plan, "pets")
+    assert said.startswith("The photos cannot be written to") and "No space left on device" in said
     assert nothing_left()
 
 

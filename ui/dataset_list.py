@@ -67,7 +67,7 @@ def _offer(name: str) -> None:
 def _confirm_removal(name: str) -> None:
     st.markdown(
         f"The copies in {plain(str(data.folder_of(name)))} are deleted for good. Where they came from, "
-        f"{plain(imports.record(name).source)}, nothing changes; runs that were trained on them stay."
+        f"{plain(imports.record(name).source)}, nothing changes. Runs that were trained on them stay, and so do corrections, should the same photos come again."
     )
     how = {"type": "primary", "icon": ":material/delete:", "on_click": _remove, "args": [name]}
     if st.button("Remove", key="confirm-removal", **how):
