@@ -80,7 +80,7 @@ class Method:
     warning: str = ""
 
 
-ONE_PASS = "one forward and one backward pass"
+ONE_PASS = "one forward and one backward pass a view"
 FAILS_RANDOMISATION = (
     "Shows the edges of the photo more than what the network learned: with random weights the map hardly changes "
     "(Adebayo et al. 2018, arXiv 1810.03292)."
@@ -143,7 +143,7 @@ METHODS: dict[str, Method] = {
             "DeepLIFT",
             "What each pixel adds to the answer or takes from it, by how far each unit is from its value on a flat grey picture.",
             "Shrikumar, Greenside and Kundaje 2017, arXiv 1704.02685, section 3.5.2, the rescale rule",
-            "one forward and one backward pass of photo and grey picture together",
+            "one forward and one backward pass of photo and grey picture together a view",
             signed=True,
             complete=True,
         ),
@@ -160,7 +160,7 @@ METHODS: dict[str, Method] = {
             "Guided Grad-CAM",
             "Guided Backprop where Grad-CAM finds evidence: fine detail within the coarse regions.",
             "Selvaraju et al. 2017, arXiv 1610.02391, section 3.2",
-            "two forward and two backward passes",
+            "two forward and two backward passes a view",
             layered=True,
             warning=FAILS_RANDOMISATION,
         ),
