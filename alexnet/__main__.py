@@ -17,6 +17,7 @@ from alexnet.commands import (
     export,
     import_,
     recipes,
+    serve,
     submit,
     sweep,
     train,
@@ -24,7 +25,7 @@ from alexnet.commands import (
 from alexnet.errors import LabError
 from alexnet.recipes import RecipeError
 
-COMMANDS = (train, sweep, recipes, classify, explain_score, evaluate, submit, data, export, import_)
+COMMANDS = (train, sweep, recipes, classify, explain_score, evaluate, submit, data, export, import_, serve)
 
 
 def main(arguments: list[str] | None = None) -> int:

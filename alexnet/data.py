@@ -31,7 +31,7 @@ from alexnet.images import (
     MAX_SIDE,
     PHOTO_SUFFIXES,
     PhotoError,
-    TooManyPixels,
+    TooLargeError,
     check_photo,
     open_photo,
 )
@@ -341,7 +341,7 @@ def _check_one(path: Path) -> _Check:
             return _Check(reason=f"larger than {MAX_BYTES // 10**6} MB")
         content = path.read_bytes()
         width, height = check_photo(content)
-    except TooManyPixels:
+    except TooLargeError:
         return _Check(reason=f"more than {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE:,} pixels a side")
     except PhotoError:
         return _Check(reason="unreadable")

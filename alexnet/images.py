@@ -59,8 +59,12 @@ class PhotoError(LabError, ValueError):
     """The photo cannot be used; the text is one plain sentence for the person, without the file's name."""
 
 
-class TooManyPixels(PhotoError):
-    """The photo is larger than what is decoded."""
+class TooLargeError(PhotoError):
+    """It is over a limit of this module."""
+
+
+class UnknownFormatError(PhotoError):
+    """It is no picture, or none in a format that is read here."""
 
 
 def open_photo(source: bytes | bytearray | memoryview | str | Path, at_least: int | None = None) -> Image.Image:
@@ -110,7 +114,7 @@ def _read(source: bytes | bytearray | memoryview | str | Path) -> bytes:
         data = _read_file(Path(source))
     else:
         if memoryview(source).nbytes > MAX_BYTES:
-            raise PhotoError(_TOO_LARGE)
+            raise TooLargeError(_TOO_LARGE)
         data = bytes(source)
     if not data:
         raise PhotoError(_EMPTY)
@@ -127,7 +131,7 @@ def _read_file(path: Path) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise PhotoError("This is a device or a pipe, not a photo: choose a picture file.")
     if status.st_size > MAX_BYTES:
-        raise PhotoError(_TOO_LARGE)
+        raise TooLargeError(_TOO_LARGE)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -161,9 +165,9 @@ def _open(data: bytes) -> Image.Image:
         with _quietly():
             return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
-        raise TooManyPixels(_TOO_MANY_PIXELS) from error
+        raise TooLargeError(_TOO_MANY_PIXELS) from error
     except UnidentifiedImageError as error:
-        raise PhotoError(_UNKNOWN) from error
+        raise UnknownFormatError(_UNKNOWN) from error
     except Exception as error:  # as in open_photo
         raise PhotoError(_DAMAGED) from error
 
@@ -188,7 +192,7 @@ def _register_heif() -> None:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise TooManyPixels(_TOO_MANY_PIXELS)
+        raise TooLargeError(_TOO_MANY_PIXELS)
     if min(width, height) < MIN_SIDE:
         raise PhotoError(
             f"The picture is only {width} x {height} pixels: use one of at least {MIN_SIDE} pixels a side."

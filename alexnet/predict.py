@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from PIL import Image
@@ -46,6 +47,10 @@ class Prediction:
     seconds: float  # from the open photo to the probabilities, its share of the batch
     input: Image.Image  # the crop that the network was given; of several, the centre
     familiarity: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What programs are told: label, familiarity and probabilities, as JSON has them."""
+        return {name: getattr(self, name) for name in ("label", "familiarity", "probabilities")}
 
 
 @dataclass(frozen=True)

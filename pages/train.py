@@ -45,8 +45,10 @@ def choose_job() -> Run | Series | None:
 def show(run_id: str) -> None:
     """Have a run, or the form for a new one, shown: in this tab and, by its address, after a reload or from a link."""
     st.session_state["shown"] = run_id
-    if st.query_params.get("run", NEW) != run_id:  # what else is in the address is of the run that it names
-        st.query_params.from_dict({} if run_id == NEW else {"run": run_id})
+    if run_id == NEW:
+        st.query_params.clear()
+    elif st.query_params.get("run") != run_id:  # what else is in the address is of the run that it names
+        st.query_params.from_dict({"run": run_id})
 
 
 def new_run() -> None:

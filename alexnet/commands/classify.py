@@ -75,12 +75,7 @@ def _classify_one(
     except PhotoError as error:
         return {"file": str(path), "error": str(error)}
     prediction = classifier([photo])[0]
-    answer = {
-        "file": str(path),
-        "label": prediction.label,
-        "familiarity": prediction.familiarity,
-        "probabilities": prediction.probabilities,
-    }
+    answer = {"file": str(path), **prediction.to_dict()}
     if options.saliency:
         # The number keeps apart photos of one name from different folders.
         stem = f"{number}-{path.stem}" if len(options.photos) > 1 else path.stem
