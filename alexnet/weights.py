@@ -139,9 +139,54 @@ def expand(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def read_factors(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """The layers in the file `path` whose matrix is kept as a product, and its factors `(outputs, rank)`, `(rank, inputs)`.
+
+    Raises:
+        WeightsError: as `load_into`.
+    """
+    tensors = _read(path)
+    names = [name.removesuffix(".weight.left") for name in tensors if name.endswith(".weight.left")]
+    return {name: _factors_of(tensors, f"{name}.weight") for name in names}
+
+
+def check_shapes(model: torch.nn.Module, path: Path) -> None:
+    """Compare the shapes that the file `path` announces with those of `model`, before any of its values is read.
+
+    A small file may announce thin factors of a matrix that fits into no memory.
+
+    Raises:
+        WeightsError: the file is missing, damaged or made for another network.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        raise WeightsError(f"The weights file of {path.parent.name} is damaged; get it again.") from None
+    announced = {name: shape for name, shape in shapes.items() if name.rpartition(".")[2] not in FACTORS}
+    for name in [name.removesuffix(".left") for name in shapes if name.endswith(".left")]:
+        announced[name] = (*shapes[f"{name}.left"][:1], *shapes.get(f"{name}.right", ())[1:])
+    if announced != expected:
+        odd = next(name for name in {**expected, **announced} if announced.get(name) != expected.get(name))
+        raise WeightsError(f"The weights are of another network than the recipe: {odd} differs; get the file again.")
+
+
 def _product(tensors: dict[str, Tensor], name: str) -> Tensor:
+    left, right = _factors_of(tensors, name)
+    try:
+        return left @ right
+    except RuntimeError:
+        raise _incomplete(name) from None
+
+
+def _factors_of(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
     try:
         left, left_scale, right, right_scale = (tensors[f"{name}.{part}"].float() for part in FACTORS)
-        return (left * left_scale) @ (right * right_scale)
+        return left * left_scale, right * right_scale
     except (KeyError, RuntimeError):
-        raise WeightsError(f"The compressed matrix {name} is incomplete; restore the file.") from None
+        raise _incomplete(name) from None
+
+
+def _incomplete(name: str) -> WeightsError:
+    return WeightsError(f"The compressed matrix {name} is incomplete; restore the file.")

@@ -20,7 +20,7 @@ SOURCES = [*PACKAGE.values(), *FRONT.values(), *PROJECT.glob("benchmarks/*.py")]
 
 LIGHT = ["alexnet", *(f"alexnet.{name}" for name in ("errors", "recipes", "runs", "figures", "data", "images"))]
 LIGHT += [f"alexnet.{name}" for name in ("downloads", "doodles", "turns", "folds", "maps", "__main__")]
-LIGHT += [f"alexnet.{name}" for name in ("archives", "duplicates", "film", "imports", "layout", "review")]
+LIGHT += [f"alexnet.{name}" for name in ("archives", "bundle", "duplicates", "film", "imports", "layout", "review")]
 LIGHT += ["alexnet.published", "alexnet.schedules", "alexnet.series", "alexnet.sweep"]
 LIGHT += [f"alexnet.{name}" for name in ("catalog", "compare", "notes", "significance", "trash")]
 LIGHT += ["alexnet.measures", "alexnet.predictions"]
@@ -70,7 +70,7 @@ def test_what_a_page_needs_before_a_network_imports_nothing_heavy():
 
 def test_networks_need_torch_and_none_of_the_other_heavy_packages():
     modules = [f"alexnet.{name}" for name in ("predict", "train", "evaluate", "worker", "export", "anatomy")]
-    modules += ["alexnet.interchange"]
+    modules += ["alexnet.interchange", "alexnet.graph", "alexnet.proof"]
     loaded = heavy_after_importing(*modules, "alexnet.saliency")
     assert loaded == {**{name: ["torch"] for name in modules}, "alexnet.saliency": ["torch", "captum"]}
 

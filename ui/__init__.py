@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ui.answers import show_photo
 from ui.augment import link_to_augment
+from ui.bundle import import_bundle, show_bundle
 from ui.card import about
 from ui.charts import live_chart
 from ui.datasets import FOLDER, choose_photos, dataset, forget_dataset, offer_download, uncorrected
@@ -52,6 +53,7 @@ __all__ = [
     "find_member",
     "forget_dataset",
     "guard",
+    "import_bundle",
     "kept",
     "link_to_augment",
     "list_jobs",
@@ -66,6 +68,7 @@ __all__ = [
     "plain_errors",
     "progress_on_demand",
     "setting",
+    "show_bundle",
     "show_comparison",
     "show_eraser",
     "show_evaluation",

@@ -1,4 +1,4 @@
-"""`import`: weights that other PyTorch code saved become a run."""
+"""`import`: weights that other PyTorch code saved, or a bundle that `export` wrote, become a run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from alexnet import bundle
 from alexnet.commands import DATA_HELP, UsageError, show_progress
 from alexnet.recipes import RECIPES, Recipe, parse_setting
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("import", help="make a run of weights that other PyTorch code saved")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a state_dict, as .pth, .pt or .safetensors")
+    parser = commands.add_parser("import", help="make a run of weights that other PyTorch code saved, or of a bundle")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="a state_dict, as .pth, .pt or .safetensors, or a bundle, .zip"
+    )
     parser.add_argument(
         "--recipe",
         choices=(*RECIPES, "torchvision"),
@@ -43,6 +46,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _import(options: argparse.Namespace) -> int:
+    if options.file.suffix.lower() == ".zip":
+        return _import_bundle(options)
     if options.classes and options.data:
         raise UsageError("Give --classes or --data, not both.")
     changes = dict(_setting(text) for text in options.set)
@@ -63,6 +68,16 @@ def _import(options: argparse.Namespace) -> int:
         f"  What weights do not tell is as in that recipe: photos of {about.image_size} px, padding {about.paddings},"
     )
     print(f"  normalisation {about.norm_place.replace('_', ' ')}; with --recipe and --set it can be told otherwise.")
+    return 0
+
+
+def _import_bundle(options: argparse.Namespace) -> int:
+    if any((options.recipe, options.set, options.classes, options.data, options.mean, options.std)):
+        raise UsageError("A bundle says itself what its network is; give nothing but the file and --out.")
+    show_progress("Importing", 0, 1)
+    run = bundle.load(options.file, options.out)
+    show_progress("Importing", 1, 1)
+    print(f"{run.path}: {options.file.name} as a run of {run.recipe.name}, {len(run.config['classes']):,} classes")
     return 0
 
 
