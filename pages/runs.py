@@ -17,6 +17,7 @@ TABS = {
     "Overview": ui.show_overview,
     "Evaluation": lambda entry: ui.show_evaluation(entry.job),
     "Submit": lambda entry: ui.show_submit(entry.job),
+    "Export": lambda entry: ui.show_bundle(entry.job),
 }
 
 
@@ -54,6 +55,10 @@ def show_all(listed: Sequence[Entry]) -> None:
     chosen = ui.choose_runs(listed)
     if not chosen:
         st.caption("Choose a run to open, name or delete it; choose several to compare them.")
+        with st.expander("Import a run", key="import", on_change="rerun") as box:
+            if box.open and (made := ui.import_bundle()):
+                open_run(made.id)
+                st.rerun()
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         if len(chosen) == 1:

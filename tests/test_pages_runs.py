@@ -200,7 +200,7 @@ def test_one_run_by_itself_and_back():
     assert texts(app.subheader) == ["My *best*"] and "Because." in texts(app.markdown)
     metrics = {metric.label: metric.value for metric in app.metric}
     assert metrics["Accuracy on 8 test photos"] == "87.5% (52.9% to 97.8%)" and metrics["Time"] == "3 min 0 s"
-    assert [tab.label for tab in app.tabs] == ["Overview", "Evaluation", "Submit"] and len(charts(app)) == 1
+    assert [tab.label for tab in app.tabs] == ["Overview", "Evaluation", "Submit", "Export"] and len(charts(app)) == 1
     button(app, "All runs").click().run()
     assert "run" not in app.query_params and listed(app)[0] == "My *best*"
 
@@ -328,5 +328,6 @@ def test_a_sweep_unfolds_to_its_trials_and_opens_as_on_the_train_page(photo_fold
         "Overview",
         "Evaluation",
         "Submit",
+        "Export",
     ]
     assert button(app, "Delete") is None  # it goes with the whole
