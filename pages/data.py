@@ -40,7 +40,11 @@ def show_dataset(name: str) -> None:
         return
     with ui.plain_errors():
         files = ui.uncorrected(name, cancel=lambda: dataset_list.open_dataset(None))
-        dataset = ui.dataset(name)
+        try:
+            dataset = ui.dataset(name)
+        except data.DataError:
+            dataset_review.show_labels(name, files)  # where all that was left out can be put back
+            raise
         report = dataset.report
         ui.numbers({
             "Photos": f"{report.used:,}",

@@ -184,6 +184,14 @@ def test_labels_that_surprise_a_run_are_ranked_corrected_and_undone(pets, untrai
     assert "Nothing has been corrected yet" in app.info[0].value
 
 
+def test_with_every_photo_left_out_they_can_still_be_put_back(pets):
+    review.correct(pets.root, {photo.digest: Correction(photo.path, "cat", None) for photo in pets.photos})
+    app = page(data="pets", review="corrected")
+    assert "Every photo of pets was left out" in app.error[0].value
+    app.button(key=f"undo-{pets.photos[-1].digest}").click().run()
+    assert not app.exception and not app.error and app.metric[0].value == "1"
+
+
 def test_a_dataset_that_is_removed_while_it_is_shown_is_one_sentence(pets):
     app = page(data="pets")
     imports.remove("pets")
