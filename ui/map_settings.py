@@ -28,7 +28,7 @@ class MapSettings:
 
     methods: tuple[Method, ...]
     target: str | None  # a class; None for the likeliest one of each photo
-    layer: str | None  # a convolution for Grad-CAM; None for the last
+    layer: str | None  # a convolution for the methods that look at one; None for the last
     rivals: tuple[str, ...]  # ids of other runs, whose maps are to be seen too
     view: str  # of signed maps, a name in `alexnet.maps.VIEWS`
     layout: str  # a name in `alexnet.maps.LAYOUTS`
@@ -115,9 +115,9 @@ def _choose_layer(classifier: Classifier, methods: Sequence[Method]) -> str | No
     layers = list(saliency.convolutions(classifier.model))
     if len(layers) < 2 or not any(method.layered for method in methods):
         return None
-    about = "Where Grad-CAM looks: early layers know edges and colours, the last ones parts of animals."
+    about = "Where HiResCAM and Grad-CAM look: early layers know edges and colours, the last ones parts of animals."
     keep = {"key": "gradcam-layer", "bind": "query-params", "help": about}
-    chosen = st.segmented_control("Grad-CAM layer", layers, default=layers[-1], required=True, **keep)
+    chosen = st.segmented_control("Layer", layers, default=layers[-1], required=True, **keep)
     return None if chosen == layers[-1] else chosen
 
 

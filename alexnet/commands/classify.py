@@ -28,7 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     classify.add_argument("--out", type=Path, metavar="DIR", help="the folder for saliency maps")
     classify.add_argument("--target", metavar="CLASS", help="the class that the maps explain; the likeliest by default")
     classify.add_argument(
-        "--layer", metavar="NAME", help="the convolution for Grad-CAM, such as conv4; the last by default"
+        "--layer", metavar="NAME", help="the convolution for HiResCAM and Grad-CAM, such as conv4; the last by default"
     )
     classify.set_defaults(command=_classify)
 
