@@ -24,6 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from PIL import Image
+
 from alexnet import runs
 from alexnet.errors import LabError
 from alexnet.recipes import Recipe
@@ -36,7 +38,7 @@ GRAPH, SCRIPT, PROOF = "model.onnx", "classify.py", "proof.json"
 FORMS = {"onnx": "ONNX", "safetensors": "Safetensors", "pth": "PyTorch (.pth)"}  # what the proof is of
 WEIGHTS = ("weights.safetensors", "familiarity.safetensors")
 TEXTS = ("metrics.jsonl", "status.json", "report.json", "predictions.csv", "calibration.json")
-RUN_FILES = ("run.json", *WEIGHTS, *TEXTS, PROOF)  # all that an import takes
+RUN_FILES = ("run.json", *WEIGHTS, *TEXTS)  # all that an import takes; what it proves is for others to say
 PACKED = (".json", ".jsonl", ".csv", ".md", ".py")  # suffixes of what is worth packing
 STEPS = 5
 
@@ -207,7 +209,7 @@ def kept(run: Run) -> Path:
 def current_proof(run: Run) -> dict[str, Any] | None:
     """The proof in the bundle that a page had made of `run`; None where there is none, or the run has changed since."""
     try:
-        changed = max((run.path / name).stat().st_mtime for name in RUN_FILES[:-1] if (run.path / name).exists())
+        changed = max((run.path / name).stat().st_mtime for name in RUN_FILES if (run.path / name).exists())
         if kept(run).stat().st_mtime < changed:
             return None
         with zipfile.ZipFile(kept(run)) as archive:
@@ -281,7 +283,7 @@ def load(file: Path, path: Path | None = None, name: str | None = None) -> Run:
             folder = Path(work).resolve() / "bundle"
             folder.mkdir()
             _unpack(file, name, folder)
-            config = _checked(Run(folder))
+            config = _checked(Run(folder), name)
             return _settle(folder, path, {**config, "imported": name})
     except OSError as error:
         raise BundleError(
@@ -300,7 +302,7 @@ def _unpack(file: Path, name: str, folder: Path) -> None:
             if len({entry.filename for entry in entries}) < len(entries):
                 raise damaged
             for entry in entries:
-                _check_entry(entry, name)
+                _check_entry(entry, name, file.stat().st_size)
                 with archive.open(entry) as source, (folder / entry.filename).open("xb") as target:
                     shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
@@ -320,34 +322,42 @@ def _is_small_table(file: Path) -> bool:
         stream.seek(max(0, size - 2**16))
         tail = stream.read()
     start = tail.rfind(b"PK\5\6")
-    if start < 0 or start + 22 > len(tail) or b"PK\6\7" in tail[:start]:  # the second: one for more than 4 GB
-        return False
+    if start < 0 or start + 22 > len(tail) or tail[max(0, start - 20) : start].startswith(b"PK\6\7"):
+        return False  # the last is how one of more than 4 GB announces a second table
     (table,) = struct.unpack_from("<L", tail, start + 12)
     return table <= MOST_DIRECTORY
 
 
-def _check_entry(entry: zipfile.ZipInfo, name: str) -> None:
-    most = MOST_BYTES if entry.filename in WEIGHTS else MOST_TEXT
-    linked = stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG)
-    if linked or entry.file_size > most or entry.file_size > MOST_RATIO * max(entry.compress_size, 1000):
+def _check_entry(entry: zipfile.ZipInfo, name: str, size: int) -> None:
+    """Refuse a link, and what would unpack to more than a file of a run in a ZIP of `size` bytes can."""
+    most = min(MOST_BYTES if entry.filename in WEIGHTS else MOST_TEXT, MOST_RATIO * max(entry.compress_size, 1000))
+    is_plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
+    is_usual = entry.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if not (is_plain and is_usual and entry.file_size <= most and entry.compress_size <= size):
         raise BundleError(f"{name} holds a {entry.filename} that is not safe to unpack: get it from another source.")
 
 
-def _checked(run: Run) -> dict[str, Any]:
-    """The content of the run's `run.json`, after its weights have been opened; without places on a stranger's disk."""
+def _checked(run: Run, name: str) -> dict[str, Any]:
+    """The content of the run's `run.json`, without places on a stranger's disk, after a first answer and its card."""
     import torch
 
-    from alexnet import export, model, weights
+    from alexnet import card, export, model, weights
     from alexnet.predict import load_classifier
 
-    config = run.config
-    with torch.device("meta"):
-        network = model.from_recipe(run.recipe, len(config["classes"]))
-    weights.check_shapes(network, run.weights)
-    if sum(tensor.nbytes for tensor in network.state_dict().values()) > MOST_BYTES:
-        raise BundleError(f"The network has more than {MOST_BYTES / 1e9:.0f} GB of weights, more than any AlexNet.")
-    load_classifier(run)
-    return export.shareable(config)
+    try:
+        config = export.shareable(run.config)
+        with torch.device("meta"):
+            network = model.from_recipe(run.recipe, len(config["classes"]))
+        weights.check_shapes(network, run.weights)
+        if sum(tensor.nbytes for tensor in network.state_dict().values()) > MOST_BYTES:
+            raise BundleError(f"{name} has more than {MOST_BYTES / 1e9:.0f} GB of weights, more than any such network.")
+        load_classifier(run)([Image.new("RGB", (64, 64))])
+        card.markdown(run)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, LabError):
+            raise
+        raise BundleError(f"{name} says things of its run that cannot be so: get it from another source.") from None
+    return config
 
 
 def _settle(folder: Path, path: Path | None, config: dict[str, Any]) -> Run:

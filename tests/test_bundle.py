@@ -89,7 +89,7 @@ def test_a_bundle_comes_back_as_a_run_that_answers_identically(exported, tmp_pat
     assert proof.answers(load_classifier(back), photos) == proof.answers(load_classifier(run), photos)
     assert {path.name for path in back.path.iterdir()} == {
         *("run.json", "status.json", "weights.safetensors", "familiarity.safetensors"),
-        *("calibration.json", "proof.json", "card.md"),
+        *("calibration.json", "card.md"),
     }
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     with pytest.raises(RunError, match="holds a run already"):
@@ -267,6 +267,12 @@ def test_a_recipe_that_does_not_fit(exported, tmp_path):
     refuse(changed(exported[1], tmp_path, run_json=b"[]"), tmp_path, RunError)
     refuse(changed(exported[1], tmp_path, weights_safetensors=b"text"), tmp_path, WeightsError)
     assert "holds no run" in refuse(changed(exported[1], tmp_path, run_json=None), tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"mean": ["a", "b", "c"]}, {"mean": [0.5, 0.5]}, {"parent": 5}])
+def test_a_run_that_could_not_answer_or_be_shown(exported, tmp_path, content):
+    file = changed(exported[1], tmp_path, run_json=json.dumps({**exported[0].config, **content}).encode())
+    assert refuse(file, tmp_path).startswith("strange.zip says things of its run that cannot be so")
 
 
 def test_thin_factors_of_a_huge_matrix_are_refused_unread(exported, tmp_path):

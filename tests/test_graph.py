@@ -62,7 +62,9 @@ def photos():
         EvalTransform(resize=64, crop=64),
     ],
 )
-@pytest.mark.parametrize("size", [*SIZES, (227, 227), (256, 256), (289, 289), (640, 427), (427, 640), (64, 64)])
+@pytest.mark.parametrize(
+    "size", [*SIZES, (227, 227), (256, 256), (289, 289), (640, 427), (427, 640), (64, 64), (100, 136), (100, 137)]
+)
 def test_pixels_are_pillows(transform, size):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     expected = transform.stack([transform.crop_photo(Image.fromarray(pixels))])

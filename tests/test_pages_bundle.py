@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from alexnet import bundle, runs
 from tests.test_graph import NETWORKS, made
+from ui.page import plain
 
 
 def page(name: str) -> None:
@@ -56,5 +57,5 @@ def test_what_is_no_bundle_is_told_in_a_sentence(tmp_path):
     app = shown(run)
     app.text_input[0].set_value(str(tmp_path / "x.zip")).run()
     app.button(key="bundle-import").click().run()
-    assert [error.value for error in app.error] == ["x.zip is no bundle, or damaged: get it again."]
+    assert [error.value for error in app.error] == [plain("x.zip is no bundle, or damaged: get it again.")]
     assert not app.exception and not list(runs.runs_dir().glob("[!.]*"))
