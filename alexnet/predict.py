@@ -135,6 +135,7 @@ def load_classifier(run: Run, device: str | torch.device = "cpu") -> Classifier:
     recipe, config = run.recipe, run.config
     with torch.device("meta"):  # the weights come from the file; drawing them first would only cost time
         network = model.from_recipe(recipe, len(config["classes"]))
+    weights.check(network, run.weights)  # before memory is taken for a network that anybody may have described
     network.to_empty(device="cpu")
     weights.load_into(network, run.weights)
     network.eval().requires_grad_(False).to(device)
