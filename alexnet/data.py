@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from alexnet import doodles, downloads, imagenet, imports, review, runs
+from alexnet import doodles, downloads, imagenet, imports, public, review, runs
 from alexnet.images import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -172,7 +172,9 @@ def _imported(name: str) -> Known:
 
 
 def available(data: str) -> bool:
-    """Whether `data` can be loaded without a download."""
+    """Whether `data` can be loaded without a download; strangers see no photos but the drawings."""
+    if public.is_on() and data != "doodles":
+        return False
     return data not in KNOWN or not KNOWN[data].archive or folder_of(data).is_dir()
 
 
@@ -201,6 +203,8 @@ def load(data: str, progress: Progress | None = None) -> Dataset:
 
 def load_uncorrected(data: str, progress: Progress | None = None) -> Dataset:
     """`load` with the photos as their paths label them, whatever a review has found."""
+    if data != "doodles":
+        public.refuse("photos of the computer that it runs on")
     root = folder_of(data)
     if data == "doodles":
         doodles.write(root, progress=progress and (lambda done, total: progress("Drawing doodles", done, total)))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import filelock
 
-from alexnet import archives, svhn
+from alexnet import archives, public, svhn
 from alexnet.errors import LabError
 
 Progress = Callable[[str, int, int], None]
@@ -195,6 +195,7 @@ def download(name: str, data_dir: Path, progress: Progress | None = None) -> Pat
     Raises:
         DownloadError: it cannot be had; the text says why and what to do.
     """
+    public.refuse("downloads of datasets")
     if name not in ARCHIVES:
         raise DownloadError(f"There are no photos called {name} to download: choose {' or '.join(ARCHIVES)}.")
     archive, photos = ARCHIVES[name], data_dir / name

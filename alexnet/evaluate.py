@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from alexnet import calibration, data, familiarity, measures, predictions, runs
+from alexnet import calibration, data, familiarity, measures, predictions, public, runs
 from alexnet.data import DataError, Dataset, Photo
 from alexnet.images import PhotoError, open_photo
 from alexnet.predict import Classifier
@@ -128,6 +128,7 @@ def evaluate_and_keep(
         DataError: as `evaluate` and `data.split_of`.
         RunError: the result cannot be written into the run's folder.
     """
+    public.refuse("new evaluations on datasets")
     run = classifier.run
     photos = data.split_of(dataset, run.recipe, split)
     folder = predictions.place(run, dataset, split)

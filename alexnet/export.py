@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alexnet import calibration, card, data, model, runs, weights
+from alexnet import calibration, card, data, model, public, runs, weights
 from alexnet.data import Dataset
 from alexnet.evaluate import Evaluation, calibrate, evaluate, measure_neither, write_report
 from alexnet.predict import Classifier, load_classifier
@@ -45,6 +45,7 @@ def ship(
             a run already or cannot be written.
         DataError: its photos are no longer there, or there are none in `neither`.
     """
+    public.refuse("exports")
     report = run.report()
     if report is None:
         raise RunError(f"{run.id} has no report yet; let it finish first, or export it whole, with --format pth.")
@@ -174,6 +175,7 @@ def write_whole(run: Run, target: Path, form: str) -> Path:
         RunError: `target` cannot be written, or what was written answers otherwise.
         WeightsError: the run has no weights, or not those of its network.
     """
+    public.refuse("exports")
     classifier = load_classifier(run)
     file = target / f"{run.id.replace('/', '-')}.{form}"
     draft = file.with_name(f".{file.name}")

@@ -91,6 +91,17 @@ def check_photo(source: bytes | bytearray | memoryview | str | Path) -> tuple[in
     return _decode(source, MIN_SIDE)[1]
 
 
+def measure(source: bytes | bytearray | memoryview | str | Path) -> tuple[int, int]:
+    """Width and height of the photo as it is stored, in pixels, from its header alone.
+
+    Raises:
+        PhotoError: the header cannot be read, or tells of more than is decoded.
+    """
+    with _open(_read(source)) as image:
+        _check_size(*image.size)
+        return image.size
+
+
 def _decode(
     source: bytes | bytearray | memoryview | str | Path, at_least: int | None
 ) -> tuple[Image.Image, tuple[int, int]]:

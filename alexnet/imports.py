@@ -24,7 +24,7 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
-from alexnet import archives, downloads, runs
+from alexnet import archives, downloads, public, runs
 from alexnet.archives import Member
 from alexnet.images import MAX_BYTES
 from alexnet.layout import DataError, Label, Skip, as_text, list_files, read_labels
@@ -126,6 +126,7 @@ def at_path(path: str | Path) -> Source:
     Raises:
         DataError: there is none.
     """
+    public.refuse("folders of the computer that it runs on")
     place = Path(os.path.expanduser(path)).resolve()
     return from_zip(place.name, place) if os.path.isfile(place) else from_folder(place)
 
@@ -226,6 +227,7 @@ def bring_in(
     Raises:
         DataError: the dataset exists, a name cannot be used, two classes differ in case alone, or the disk lacks room.
     """
+    public.refuse("imports of datasets")
     called = plan.names | dict(classes or {})
     _check_names(name, called)
     folder = imports_dir() / name
@@ -265,6 +267,7 @@ def remove(name: str) -> None:
     Raises:
         DataError: not all of it can be deleted.
     """
+    public.refuse("removal of datasets")
     folder = imports_dir() / name
     if not exists(name):
         return

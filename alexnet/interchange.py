@@ -7,11 +7,7 @@ What these do not settle is refused, never guessed.
 from __future__ import annotations
 
 import contextlib
-import os
-import pickle
 import re
-import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,26 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from alexnet import imagenet, model, runs, weights
-from alexnet.errors import LabError
+from alexnet import imagenet, model, public, runs, weights
 from alexnet.recipes import RECIPES, Recipe
 from alexnet.runs import Run, Status
+from alexnet.statefile import InterchangeError, is_unordered, natural, read_state
 from alexnet.weights import WeightsError
 
-MOST_BYTES = 2 * 10**9  # of a file, also once it is unpacked; a checkpoint of the network of 2012 with Adam has 0.7
-CONTAINERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "network",
-    "net",
-    "weights",
-)  # in which checkpoints keep a state
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 COUNTER = "num_batches_tracked"
 ROLES = ("weight", "bias", "running_mean", "running_var", COUNTER)
 
@@ -54,99 +38,6 @@ TORCHVISION = Recipe(
     mirror=False,
 )
 VARIANTS = {**RECIPES, TORCHVISION.name: TORCHVISION}
-
-
-class InterchangeError(LabError, ValueError):
-    """Weights or photos that cannot be used; its text is one sentence."""
-
-
-# ------------------------------------------------------------------------------------------------------------- reading
-
-
-def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors in a `.pth`, `.pt` or `.safetensors` file by their names, in order; nothing in it is executed.
-
-    Containers such as `{"state_dict": ...}` are opened, and prefixes that wrappers put before all names are dropped. A
-    `.safetensors` file does not keep the order, so there it is that of the names, with numbers in them by their value.
-
-    Raises:
-        InterchangeError: it is missing, damaged, too large, a whole network instead of its weights, or holds none.
-    """
-    try:
-        with file.open("rb") as opened:
-            size = os.fstat(opened.fileno()).st_size
-    except OSError as error:
-        raise InterchangeError(f"{file} cannot be opened ({error.strerror}); check the path.") from None
-    if size > MOST_BYTES:
-        raise _too_large(file)
-    try:
-        content = load_file(file) if _is_unordered(file) else _load_pickled(file)
-    except (OSError, SafetensorError):
-        raise _damaged(file) from None
-    state = _find_state(content)
-    if state is None:
-        raise InterchangeError(f"{file.name} holds no weights by name; save network.state_dict() and import that.")
-    for name, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise InterchangeError(f"{name} in {file.name} is not a plain tensor; save the weights in float32.")
-    return dict(sorted(state.items(), key=lambda item: _natural(item[0]))) if _is_unordered(file) else state
-
-
-def _is_unordered(file: Path) -> bool:
-    return file.suffix == ".safetensors"
-
-
-def _load_pickled(file: Path) -> Any:
-    """What `torch.save` wrote, as far as it is data."""
-    try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-                    raise _too_large(file)
-        with warnings.catch_warnings(action="ignore"):  # what they say is said below
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, LabError):
-            raise
-        if "GLOBAL" in str(error) or "TorchScript" in str(error):
-            raise InterchangeError(
-                f"{file.name} holds more than data, such as a whole network, and would run code of its own; save the "
-                "state_dict() alone and import that."
-            ) from None
-        raise _damaged(file) from None
-    except (zipfile.BadZipFile, MemoryError, AttributeError, IndexError, AssertionError):
-        raise _damaged(file) from None
-
-
-def _too_large(file: Path) -> InterchangeError:
-    return InterchangeError(
-        f"{file.name} has more than {MOST_BYTES / 1e9:.0f} GB, more than any such network; save its weights alone."
-    )
-
-
-def _damaged(file: Path) -> InterchangeError:
-    return InterchangeError(f"{file.name} is damaged or no file of PyTorch; get or save it again.")
-
-
-def _find_state(content: Any, depth: int = 3) -> dict[str, Tensor] | None:
-    """The names and tensors in what a file holds, on the surface or in a container."""
-    if not isinstance(content, Mapping) or not depth:
-        return None
-    if content and all(isinstance(name, str) and isinstance(t, Tensor) for name, t in content.items()):
-        return _without_prefixes({name: t for name, t in content.items() if name != "n_averaged"})
-    states = (_find_state(content[name], depth - 1) for name in CONTAINERS if name in content)
-    return next(filter(None, states), None)
-
-
-def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES * 2:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def _natural(name: str) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 # ------------------------------------------------------------------------------------------------------------ matching
@@ -267,7 +158,7 @@ def _settled(layers: Sequence[_Layer], ordered: bool) -> bool:
     """Whether these layers of one shape are sure to come in the order of their use."""
     names = [layer.name for layer in layers]
     if len({re.sub("[0-9]+", "#", name) for name in names}) == 1:  # then the numbers must agree
-        return names == sorted(names, key=_natural)
+        return names == sorted(names, key=natural)
     return ordered
 
 
@@ -281,7 +172,13 @@ def _tensor(layer: _Layer, role: str, blank: Tensor, network: str) -> Tensor:
     tensor = layer.tensors[role]
     if tensor.shape != blank.shape:
         raise InterchangeError(f"{name} is {tuple(tensor.shape)}, and {network} needs {tuple(blank.shape)} there.")
+    if tensor.is_floating_point() != blank.is_floating_point():
+        raise InterchangeError(f"{name} is {_kind(tensor)}, and {network} needs {_kind(blank)} there.")
     return tensor.to(blank.dtype).contiguous()
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def recognise(state: Mapping[str, Tensor], classes: int | None = None, *, ordered: bool = True) -> Recipe:
@@ -343,7 +240,7 @@ def import_weights(file: Path, recipe: Recipe | None = None, classes: Sequence[s
     Raises:
         InterchangeError: as `read_state`, `recognise` and `fit`; or the classes are not known, or a value is no number.
     """
-    state, ordered = read_state(file), not _is_unordered(file)
+    state, ordered = read_state(file), not is_unordered(file)
     names = _class_names(outputs(state), classes)
     recipe = recipe or recognise(state, len(names), ordered=ordered)
     renamed = fit(state, recipe, len(names), ordered=ordered)
@@ -385,6 +282,7 @@ def import_run(
         RunError: the folder cannot be made or holds a run already.
         WeightsError: the weights cannot be written.
     """
+    public.refuse("imports of weights")
     imported = import_weights(file, recipe, classes)
     dataset = {"name": "", "fingerprint": "", "photos": 0}
     config = runs.configuration(imported.recipe, imported.classes, "", dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 
-from alexnet import runs
+from alexnet import public, runs
 from alexnet.runs import Job, RunError
 
 FILE = "note.json"
@@ -38,6 +38,7 @@ def write(job: Job, note: Note) -> None:
     Raises:
         RunError: the job came with the project, or its folder is gone or cannot be written.
     """
+    public.refuse("notes on runs")
     if job.path.is_relative_to(runs.weights_dir()):
         raise RunError(f"{job.id} came with the project and keeps its name; export it to have one of your own.")
     note = Note(" ".join(note.title.split())[:MOST_TITLE], note.note.strip()[:MOST_NOTE])

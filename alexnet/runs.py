@@ -24,6 +24,7 @@ from typing import Any, get_type_hints
 
 from filelock import FileLock, Timeout
 
+from alexnet import public
 from alexnet.errors import LabError
 from alexnet.recipes import Recipe, RecipeError
 
@@ -141,6 +142,7 @@ class Job:
         Raises:
             RunError: the folder is gone or cannot be written.
         """
+        public.refuse("way to stop runs")
         try:
             (self.path / "stop").touch()
         except OSError as error:
@@ -307,6 +309,7 @@ def make_folder(path: Path | None, name: str, file: str, config: dict[str, Any])
     Raises:
         RunError: it cannot be made, or holds a run already.
     """
+    public.refuse("new runs")
     try:
         folder = _claim(path, name)
         try:
@@ -359,6 +362,7 @@ def start(job: Job, command: list[str]) -> None:
     Raises:
         RunError: a living trainer has the job already, it has finished, or the process cannot be started.
     """
+    public.refuse("training")
     status = job.status()
     if status.live:
         raise RunError(f"{job.id} is training already.")

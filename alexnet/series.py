@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from filelock import FileLock, Timeout
 
-from alexnet import data, runs, worker
+from alexnet import data, public, runs, worker
 from alexnet.errors import LabError
 from alexnet.recipes import Recipe
 from alexnet.runs import Job, Reporter, Run, RunError, Status, Stopped
@@ -165,6 +165,7 @@ def train(series: Series, work: Callable[[Run], int], progress: data.Progress | 
             be written.
         DataError: the photos cannot be read, or are not those that the series was made for.
     """
+    public.refuse("training")
     with _held(series) as reporter:
         dataset = data.load(series.data, _both(reporter.preparing, progress))
         if dataset.fingerprint != series.fingerprint:

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from PIL import Image
 
-from alexnet import data
+from alexnet import data, public
 from alexnet.errors import LabError
 from alexnet.evaluate import match_classes
 from alexnet.images import PhotoError, open_photo
@@ -55,6 +55,7 @@ def predict(classifier: Classifier, folder: Path, progress: data.Progress | None
         SubmissionError: the run is of other classes, or no photo has a number for a name.
         DataError: there is no such folder, it cannot be read, or it holds no photo.
     """
+    public.refuse("folders of the computer that it runs on")
     dog = _dog(classifier)
     numbered, problems = _numbered(data.photo_files(folder))
     if not numbered:

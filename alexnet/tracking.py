@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alexnet import runs
+from alexnet import public, runs
 from alexnet.runs import Run
 
 POLL_SECONDS = 1.0
@@ -19,6 +19,7 @@ POLL_SECONDS = 1.0
 
 def follow(run: Run) -> None:
     """Copy configuration, metrics and summary of `run` to Weights & Biases until its trainer ends."""
+    public.refuse("recording with Weights & Biases")
     import wandb  # slow to import, and needed only here
 
     mode = run.recipe.wandb

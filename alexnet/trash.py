@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from alexnet import runs
+from alexnet import public, runs
 from alexnet.runs import Job, Run, RunError
 
 LOCK = ".lock"  # no run is called so: folders with a dot are none
@@ -64,6 +64,7 @@ class Trash:
         Raises:
             RunError: something else has its place by now, or it cannot be moved.
         """
+        public.refuse("way to bring runs back")
         place = runs.runs_dir() / folder.name
         if place.exists():
             raise RunError(f"There is another {folder.name} by now; delete that one first.")
@@ -97,6 +98,7 @@ def check_deletable(job: Job) -> None:
     Raises:
         RunError: it came with the project, belongs to a series, or it or one of its runs is training.
     """
+    public.refuse("way to delete runs")
     if job.path.is_relative_to(runs.weights_dir()):
         raise RunError(f"{job.id} came with the project and stays.")
     if job.path.parent != runs.runs_dir():

@@ -73,9 +73,7 @@ def load_into(model: torch.nn.Module, path: Path, leave: tuple[str, ...] = ()) -
         _check(file, model, path.name, leave)
         state = expand({name: file.get_tensor(name) for name in file.keys() if not name.startswith(leave)})  # noqa: SIM118
     if not all(tensor.isfinite().all() for tensor in state.values()):
-        raise WeightsError(
-            f"The weights in {path.name} hold values that are not numbers; train again with a lower lr."
-        )
+        raise WeightsError(f"The weights in {path.name} hold values that are not numbers; train again with a lower lr.")
     model.load_state_dict(state, strict=not leave)
 
 
@@ -157,7 +155,12 @@ def _product_entry(found: Mapping[str, Entry], name: str) -> Entry:
     left, left_scale, right, right_scale = (found.get(f"{name}.{part}") for part in FACTORS)
     if left and left_scale and right and right_scale and len(left.shape) == len(right.shape) == 2:
         (rows, rank), columns = left.shape, right.shape[1]
-        fitting = (Entry((rows, rank), "I8"), Entry((1, rank), "F32"), Entry((rank, columns), "I8"), Entry((rank, 1), "F32"))
+        fitting = (
+            Entry((rows, rank), "I8"),
+            Entry((1, rank), "F32"),
+            Entry((rank, columns), "I8"),
+            Entry((rank, 1), "F32"),
+        )
         if (left, left_scale, right, right_scale) == fitting:
             return Entry((rows, columns), "F32")
     raise _incomplete(name)

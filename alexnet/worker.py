@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from alexnet import runs
+from alexnet import public, runs
 from alexnet.errors import LabError
 from alexnet.runs import Reporter, Run, SilentReporter, Status, Stopped
 from alexnet.turns import take_turn
@@ -35,6 +35,7 @@ def work(run: Run, group: Group | None = None) -> int:
         run: the run folder.
         group: the processes that train it, where there are several; the first one holds the run and says how it ends.
     """
+    public.refuse("training")
     if group is not None and not group.leads:
         return _assist(run, group)
     own = FileLock(run.path / "lock")

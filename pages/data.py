@@ -76,6 +76,7 @@ def back() -> None:
 
 
 ui.guard()
+ui.close_to_public("Data", "datasets")
 if name := st.query_params.get("data"):
     show_dataset(name)
 else:

@@ -202,6 +202,7 @@ def show_numbers(status: Status, records: list[dict]) -> None:
 
 
 ui.guard()
+ui.close_to_public("Train", "training")
 heading, picker = st.columns([3, 2], vertical_alignment="bottom")
 heading.title("Train")
 with picker:

@@ -13,11 +13,12 @@ from streamlit.testing.v1 import AppTest
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from alexnet import card, doodles, export, imagenet, interchange, model, run_inference, runs
+from alexnet import card, doodles, export, imagenet, interchange, model, run_inference, runs, statefile
 from alexnet.__main__ import main
-from alexnet.interchange import InterchangeError, fit, import_run, import_weights, read_state, recognise
+from alexnet.interchange import InterchangeError, fit, import_run, import_weights, recognise
 from alexnet.predict import load_classifier
 from alexnet.recipes import RECIPES
+from alexnet.statefile import read_state
 
 CATS_DOGS = RECIPES["batchnorm-cats-dogs"]
 SMALL = CATS_DOGS.replace(maps="8 16 12 12 16", hidden="20 10", image_size=67, resize=67, avgpool=1)
@@ -277,7 +278,7 @@ def test_a_file_that_is_too_large_or_would_become_so(tmp_path, monkeypatch):
     ):
         for entry in plain.infolist():
             archive.writestr(entry.filename, plain.read(entry))
-    monkeypatch.setattr(interchange, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(statefile, "MOST_BYTES", 20_000)
     assert packed.stat().st_size < 20_000 < (tmp_path / "plain.pth").stat().st_size
     for name in ("plain.pth", "packed.pth"):
         with pytest.raises(InterchangeError, match="more than any such network"):

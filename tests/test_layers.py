@@ -23,7 +23,7 @@ LIGHT += [f"alexnet.{name}" for name in ("downloads", "doodles", "turns", "folds
 LIGHT += [f"alexnet.{name}" for name in ("archives", "bundle", "duplicates", "film", "imports", "layout", "review")]
 LIGHT += ["alexnet.published", "alexnet.schedules", "alexnet.series", "alexnet.sweep"]
 LIGHT += [f"alexnet.{name}" for name in ("catalog", "compare", "notes", "significance", "trash")]
-LIGHT += ["alexnet.measures", "alexnet.predictions"]
+LIGHT += ["alexnet.measures", "alexnet.predictions", "alexnet.public"]
 
 # Imports each module in turn and tells which heavy packages were there after it.
 PROBE = """

@@ -25,6 +25,15 @@ from ui.runs_table import choose_runs
 from ui.settings import applies, entered, entered_settings, fill_form, setting
 from ui.submit import show_submit
 from ui.sweeps import choose_how, find_member, list_jobs, watch_series
+from ui.visitors import (
+    asks_for_login,
+    check_server,
+    close_to_public,
+    is_public,
+    keep_uploads_in_memory,
+    require_login,
+    show_what_is_off,
+)
 
 __all__ = [
     "Case",
@@ -37,11 +46,14 @@ __all__ = [
     "about",
     "answer",
     "applies",
+    "asks_for_login",
+    "check_server",
     "choose_how",
     "choose_maps",
     "choose_photos",
     "choose_runs",
     "classifier",
+    "close_to_public",
     "dataset",
     "delete_button",
     "draw_maps",
@@ -54,6 +66,8 @@ __all__ = [
     "forget_dataset",
     "guard",
     "import_bundle",
+    "is_public",
+    "keep_uploads_in_memory",
     "kept",
     "link_to_augment",
     "list_jobs",
@@ -67,6 +81,7 @@ __all__ = [
     "plain",
     "plain_errors",
     "progress_on_demand",
+    "require_login",
     "setting",
     "show_bundle",
     "show_comparison",
@@ -79,6 +94,7 @@ __all__ = [
     "show_submit",
     "show_trash",
     "show_trust",
+    "show_what_is_off",
     "stop_button",
     "uncorrected",
     "upload_photos",

@@ -17,6 +17,7 @@ from ui.datasets import dataset
 from ui.networks import Edition
 from ui.page import label_of, numbers, plain, plain_errors
 from ui.photos import EXAMPLES, MAX_MB, Photo, drawing, encoded, thumbnails
+from ui.visitors import admitted
 
 if TYPE_CHECKING:
     from alexnet.anatomy import Row
@@ -70,7 +71,7 @@ def choose_photo(run: Run) -> Photo:
             st.caption("Yours stays in this tab: a link to this page cannot bring it back.")
             with plain_errors():
                 _offer_own(run, wanted, choose)
-    if upload:
+    if upload and admitted([upload], "architecture"):
         return upload.name, upload.getvalue()
     return own or a_drawing(chosen)
 

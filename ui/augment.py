@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from PIL import Image
 
+from alexnet import public
 from alexnet.figures import class_color
 from alexnet.recipes import RECIPES, Recipe, parse_setting
 from ui.architecture import go
@@ -114,7 +115,7 @@ def choose_step() -> int:
 
 def show_actions(recipe: Recipe, photos: str | None) -> None:
     """Take the settings to the Train page, or drop the changes."""
-    if st.button("Train with this", type="primary", icon=":material/play_arrow:"):
+    if not public.is_on() and st.button("Train with this", type="primary", icon=":material/play_arrow:"):
         enter_form(None if photos == OWN else photos, form_of(recipe), recipe.to_dict())
         st.switch_page("pages/train.py", query_params={"run": "new"})
     if changed := _changed():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from alexnet import data, images
+from alexnet import data, images, public
 from alexnet.recipes import Recipe
 from ui.architecture import a_drawing, go
 from ui.datasets import FOLDER, dataset, is_read
@@ -61,10 +61,13 @@ def choose_source() -> str | None:
     """The name or the folder of the dataset in the address, or OWN; None while there is none."""
     here = {name: known.title for name, known in data.named().items() if data.available(name)}
     wanted = st.query_params.get("data") or _chosen_to_train_on()
-    if wanted in data.KNOWN and wanted not in here:
+    if wanted in data.KNOWN and wanted not in here and not public.is_on():
         st.warning(f"{data.KNOWN[wanted].title} is not on this computer; the Train page downloads it.")
         wanted = "doodles"
     titles = {**here, FOLDER: "A folder on this computer", OWN: "Your own photos"}
+    if public.is_on():  # what the owner has imported is the owner's
+        titles = {name: title for name, title in titles.items() if name in data.KNOWN or name == OWN}
+        wanted = wanted if wanted in titles else "doodles"
     chosen = wanted if wanted in titles else FOLDER
     following(
         st.selectbox, "Photos", key="augment-data", value=chosen, options=list(titles), format_func=titles.get,

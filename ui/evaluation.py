@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from alexnet import data, predictions
+from alexnet import data, predictions, public
 from alexnet.predictions import Predictions
 from alexnet.runs import Run
 from ui.datasets import FOLDER, dataset, forget_dataset
@@ -53,7 +53,7 @@ def _choose(run: Run) -> tuple[str, dict[str, Any]]:
         for folder, report in predictions.stored(run, _fingerprint(edition(run), run)):
             reports[folder.name] = report
             titles[folder.name] = f"{Path(report['data']).name}: {_split(report)}"
-        titles |= {OTHERS: "Other photos", OWN: "Your own photos"}
+        titles |= {OWN: "Your own photos"} if public.is_on() else {OTHERS: "Other photos", OWN: "Your own photos"}
     wanted = st.query_params.get(CHOSEN, next(iter(titles)))
     if wanted not in titles:
         st.warning("The evaluation in the address is not here: the photos or the network changed since it was made.")

@@ -46,7 +46,7 @@ class Examined:
     @property
     def here(self) -> bool:
         """Whether the photos can be shown."""
-        return self.data is None or data.folder_of(self.data).is_dir()
+        return self.data is None or (data.available(self.data) and data.folder_of(self.data).is_dir())
 
 
 def in_folder(run: Run, predictions: Predictions, name: str) -> Examined:

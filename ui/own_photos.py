@@ -16,6 +16,7 @@ from ui.gallery import SIDE, Examined, thumbnail
 from ui.networks import Edition, network_of
 from ui.page import plain
 from ui.progress import part_of, progress_on_demand
+from ui.visitors import admitted
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -48,7 +49,7 @@ def label_uploads(run: Run, cancel: Callable[[], None]) -> Examined | None:
     files = st.file_uploader(
         "Photos: drop or browse", type="image", accept_multiple_files=True, key="own-photos-upload"
     )
-    uploads = _read(files)
+    uploads = _read(admitted(files, "own-photos"))
     if not uploads:
         st.caption(
             "Photos that the network has never seen say most. Say what each shows; its answer appears only then, so that it "

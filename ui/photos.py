@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from alexnet import doodles
 from alexnet.images import MAX_BYTES
+from ui.visitors import admitted
 
 MAX_MB = MAX_BYTES // 10**6
 
@@ -30,9 +31,9 @@ def upload_photos(camera: bool) -> list[Photo]:
             key="photos",
         )
         _paste(data=".st-key-photos input[type=file]", key="photos-paste", height=1)
-    photos = [(file.name, file.getvalue()) for file in uploads]
-    if camera and (taken := st.camera_input("Camera", width=480)):
-        photos.append(("Camera", taken.getvalue()))
+    taken = st.camera_input("Camera", width=480) if camera else None
+    files = admitted([*uploads, taken] if taken else uploads, "photos")
+    photos = [("Camera" if file is taken else file.name, file.getvalue()) for file in files]
     place = st.empty()  # emptied by name, or the drawings would linger until the slowest map is done
     if photos:
         place.empty()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from alexnet import data
+from alexnet import data, public
 from ui.page import plain_errors
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def progress_on_demand(place: DeltaGenerator, cancel: Callable[[], None]) -> Ite
 
 def stop_button(job: Job, label: str, stopping: str, icon: str) -> None:
     """A button that asks the process of a run, or of several, to stop; `stopping` is its label from then on."""
+    if public.is_on():
+        return
     asked = (job.path / "stop").exists()
     st.button(stopping if asked else label, icon=icon, disabled=asked, on_click=_stop, args=[job])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from alexnet import notes, runs, trash
+from alexnet import notes, public, runs, trash
 from alexnet.catalog import Entry
 from alexnet.notes import Note
 from alexnet.series import Series
@@ -30,7 +30,7 @@ def open_trash() -> Trash:
 
 def name_button(entry: Entry) -> None:
     """A button that asks for a title and a note."""
-    if entry.state != "shipped" and st.button("Title and note", icon=":material/edit:"):
+    if entry.state != "shipped" and not public.is_on() and st.button("Title and note", icon=":material/edit:"):
         ask_name(entry)
 
 
@@ -49,7 +49,7 @@ def ask_name(entry: Entry) -> None:
 def delete_button(chosen: Sequence[Entry], listed: Sequence[Entry]) -> None:
     """A button that asks before it deletes what is chosen; none where nothing of it may go."""
     deletable = [entry for entry in chosen if entry.job.path.parent == runs.runs_dir()]
-    if deletable and st.button("Delete", icon=":material/delete:"):
+    if deletable and not public.is_on() and st.button("Delete", icon=":material/delete:"):
         ask_delete(deletable, listed)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from alexnet import figures
+from alexnet import figures, public
 from alexnet.catalog import Entry
 from alexnet.measures import interval
 from alexnet.series import Series
@@ -56,7 +56,11 @@ def show_overview(entry: Entry) -> None:
             st.switch_page("pages/classify.py", query_params={"run": run.id})
         if run.has_weights and st.button("Look inside", icon=":material/neurology:"):
             st.switch_page("pages/architecture.py", query_params={"run": run.id})
-        if not run.shipped and st.button("Open on the Train page", icon=":material/trending_up:"):
+        if (
+            not run.shipped
+            and not public.is_on()
+            and st.button("Open on the Train page", icon=":material/trending_up:")
+        ):
             st.switch_page("pages/train.py", query_params={"run": run.id})
     if records := run.metrics():
         curves = figures.training_curves(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from alexnet import public
 from alexnet.runs import Run
 from ui.networks import classifier, edition
 from ui.page import kept, plain, plain_errors
@@ -17,7 +18,12 @@ MOST_PROBLEMS = 20  # told on the page
 
 
 def show_submit(run: Run) -> None:
-    """The form, and the file once there is one."""
+    """The form, and the file once there is one.
+
+    Raises:
+        alexnet.public.PublicError: strangers have no folder here.
+    """
+    public.refuse("folders of the computer that it runs on")
     if not run.has_weights:
         st.info("It has no weights yet; let it finish an epoch first.")
         return

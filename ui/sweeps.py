@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from alexnet import catalog, figures, folds, runs, series, sweep
+from alexnet import catalog, figures, folds, public, runs, series, sweep
 from alexnet.data import Dataset
 from alexnet.recipes import Recipe, RecipeError
 from alexnet.runs import Job, Run, RunError, Status
@@ -178,7 +178,11 @@ def _show_progress(job: Series, status: Status) -> None:
 def _show_outcome(job: Series, status: Status) -> None:
     message = {"finished": st.success, "stopped": st.info}.get(status.state, st.error)
     message(plain(status.message or f"{status.state.capitalize()}."))
-    if status.state != "finished" and st.button("Resume", type="primary", icon=":material/play_arrow:"):
+    if (
+        status.state != "finished"
+        and not public.is_on()
+        and st.button("Resume", type="primary", icon=":material/play_arrow:")
+    ):
         job.resume()
         st.rerun()
 
