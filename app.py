@@ -10,6 +10,7 @@ st.set_page_config(page_title="AlexNet Lab", page_icon="🐾", layout="wide")
 # Streamlit leaves room for a taller header than this menu.
 st.html("<style>[data-testid='stMainBlockContainer'] { padding-top: 4.5rem; }</style>")
 ui.keep_uploads_in_memory()
+ui.limit_uploads()
 off = "hidden" if ui.is_public() else "visible"  # pages that say no more than that they are not for strangers
 page = st.navigation(
     [  # each address is the file's name, so that a link finds its page before the first navigation, too
@@ -25,7 +26,6 @@ page = st.navigation(
     position="hidden" if ui.asks_for_login() else "top",
 )
 ui.require_login()
-ui.check_server()
 ui.open_trash()  # deletes for good what the app that ran before left in it
 st.session_state[ui.ROUTED] = True  # for ui.guard
 page.run()

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-from alexnet import runs
+from alexnet import public, runs
 from alexnet.errors import LabError
 from alexnet.recipes import Recipe
 from alexnet.runs import Run, RunError
@@ -73,6 +73,7 @@ def write(run: Run, file: Path, progress: Progress | None = None) -> dict[str, A
         BundleError: the run was deleted meanwhile, the file cannot be written, or a form answers otherwise.
         RunError, WeightsError: the run cannot be read, or has no weights.
     """
+    public.refuse("exports")
 
     def report(what: str, done: int) -> None:
         _require(run)
@@ -226,6 +227,7 @@ def write_aside(run: Run, progress: Progress) -> None:
     Raises:
         BundleError: what that process said when it failed.
     """
+    public.refuse("exports")
     kept(run).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".page-", dir=kept(run).parent) as work:  # all that a killed process leaves
         file = Path(work) / "bundle.zip"
@@ -275,6 +277,7 @@ def load(file: Path, path: Path | None = None, name: str | None = None) -> Run:
         BundleError: it is no bundle, is damaged, or is not safe to unpack.
         RunError, WeightsError: what it holds is no run, or the folder cannot be made.
     """
+    public.refuse("imports")
     name = name or file.name
     parent = path.parent if path else runs.runs_dir()
     try:

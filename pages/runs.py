@@ -12,6 +12,7 @@ from alexnet.catalog import Entry
 from alexnet.runs import Run
 from alexnet.series import Series
 
+FOR_OWNERS = ("Submit", "Export")  # the tabs that write to this computer or read its folders
 PAUSE = 2.0  # seconds between two looks at runs that train
 TABS = {
     "Overview": ui.show_overview,
@@ -39,10 +40,11 @@ def show_one(entry: Entry, listed: Sequence[Entry]) -> None:
         watch = st.fragment(ui.watch_series, run_every=PAUSE if entry.status.live else None)
         watch(entry.job, entry.status.state, open_run)
     elif entry.is_run:
-        for show, tab in zip(TABS.values(), st.tabs(list(TABS), key="tab", bind="query-params"), strict=True):
+        names = [name for name in TABS if not (ui.is_public() and name in FOR_OWNERS)]
+        for name, tab in zip(names, st.tabs(names, key="tab", bind="query-params"), strict=True):
             if tab.open:  # what nobody sees costs nothing
                 with tab, ui.plain_errors():
-                    show(entry)
+                    TABS[name](entry)
 
 
 def open_run(name: str) -> None:
@@ -55,10 +57,8 @@ def show_all(listed: Sequence[Entry]) -> None:
     chosen = ui.choose_runs(listed)
     if not chosen:
         st.caption("Choose a run to open, name or delete it; choose several to compare them.")
-        with st.expander("Import a run", key="import", on_change="rerun") as box:
-            if box.open and (made := ui.import_bundle()):
-                open_run(made.id)
-                st.rerun()
+        if not ui.is_public():
+            import_run()
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         if len(chosen) == 1:
@@ -70,6 +70,14 @@ def show_all(listed: Sequence[Entry]) -> None:
         st.caption("Of a sweep or a cross-validation choose single runs to compare: unfold it by the arrow in its row.")
     if len(comparable) > 1:
         ui.show_comparison(comparable)
+
+
+def import_run() -> None:
+    """A run from a bundle, in an expander; once made it is shown."""
+    with st.expander("Import a run", key="import", on_change="rerun") as box:
+        if box.open and (made := ui.import_bundle()):
+            open_run(made.id)
+            st.rerun()
 
 
 def look(listed: Sequence[Entry]) -> None:

@@ -26,7 +26,6 @@ def _fresh(tmp_path, monkeypatch):
 def to_strangers(monkeypatch):
     monkeypatch.setenv("ALEXNET_PUBLIC", "1")
     before = config.get_option("server.maxUploadSize")
-    config.set_option("server.maxUploadSize", public.MOST_UPLOAD_MB)
     yield
     config.set_option("server.maxUploadSize", before)
 
@@ -126,13 +125,11 @@ def test_so_many_photos_at_once(to_strangers, finished, monkeypatch):
     ]
 
 
-def test_a_public_app_that_could_be_sent_a_gigabyte_does_not_begin(to_strangers):
-    config.set_option("server.maxUploadSize", public.MOST_UPLOAD_MB + 1)
-    app = page("train")
-    assert [error.value for error in app.error] == [
-        "A public app takes uploads of up to 50 MB: start it with `--server.maxUploadSize=50` or less."
-    ]
-    assert not app.title
+@pytest.mark.parametrize(("configured", "taken"), [(1000, 50), (20, 20)])
+def test_a_public_app_takes_no_files_larger_than_photos(to_strangers, configured, taken):
+    config.set_option("server.maxUploadSize", configured)
+    page("classify")
+    assert config.get_option("server.maxUploadSize") == taken
 
 
 # ---------------------------------------------------------------------------------------------------------------- login

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet import data, downloads, imports, notes, public, review, runs, series, tracking, trash, worker
+from alexnet import bundle, data, downloads, imports, notes, public, review, runs, series, tracking, trash, worker
 from alexnet.public import Allowance, PublicError
 from alexnet.recipes import Recipe
 from alexnet.runs import Run
@@ -86,6 +86,9 @@ REFUSED = {
     "a label": lambda run: review.correct(run.path, {}),
     "an export": export,
     "whole weights": export_whole,
+    "a bundle": lambda run: bundle.write(run, run.path / "out.zip"),
+    "a bundle for a page": lambda run: bundle.write_aside(run, print),
+    "a bundle from outside": lambda run: bundle.load(run.path / "a.zip"),
     "weights from outside": import_weights,
     "an evaluation": evaluate,
     "a folder to answer": submit,

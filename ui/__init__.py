@@ -27,10 +27,10 @@ from ui.submit import show_submit
 from ui.sweeps import choose_how, find_member, list_jobs, watch_series
 from ui.visitors import (
     asks_for_login,
-    check_server,
     close_to_public,
     is_public,
     keep_uploads_in_memory,
+    limit_uploads,
     require_login,
     show_what_is_off,
 )
@@ -47,7 +47,6 @@ __all__ = [
     "answer",
     "applies",
     "asks_for_login",
-    "check_server",
     "choose_how",
     "choose_maps",
     "choose_photos",
@@ -69,6 +68,7 @@ __all__ = [
     "is_public",
     "keep_uploads_in_memory",
     "kept",
+    "limit_uploads",
     "link_to_augment",
     "list_jobs",
     "live_chart",

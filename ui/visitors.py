@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 from starlette.formparsers import MultiPartParser
+from streamlit import config
 from streamlit.errors import StreamlitSecretNotFoundError
 
 from alexnet import images, public
@@ -26,14 +27,11 @@ def keep_uploads_in_memory() -> None:
     MultiPartParser.spool_max_size = IN_MEMORY
 
 
-def check_server() -> None:
-    """End the script, with the reason on the page, where a public app could be sent more than photos."""
+def limit_uploads() -> None:
+    """Have the server of a public app refuse files that are larger than photos, whatever it was configured for."""
     if public.is_on() and st.get_option("server.maxUploadSize") > public.MOST_UPLOAD_MB:
-        st.error(
-            f"A public app takes uploads of up to {public.MOST_UPLOAD_MB} MB: start it with "
-            f"`--server.maxUploadSize={public.MOST_UPLOAD_MB}` or less."
-        )
-        st.stop()
+        # st.set_option lets a script set options of the browser only; the server reads this one at each upload.
+        config.set_option("server.maxUploadSize", public.MOST_UPLOAD_MB)
 
 
 def require_login() -> None:
