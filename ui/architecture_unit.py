@@ -282,7 +282,7 @@ def _cell(number: float, largest: float) -> str:
 
 
 def _two(number: float) -> str:
-    return f"{number:.2f}".replace("-", "−")
+    return f"{number:z.2f}".replace("-", "−")
 
 
 def _show_sums(sums: Arithmetic, value: float, source: str, shape: tuple[int, ...]) -> None:
@@ -322,7 +322,7 @@ def _result(number: float) -> str:
 
 
 def _four(number: float) -> str:
-    return f"{number:.4f}".replace("-", "−")
+    return f"{number:z.4f}".replace("-", "−")
 
 
 def _input_name(index: int, source: str, shape: tuple[int, ...]) -> str:
