@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -18,6 +20,8 @@ from typing import IO
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, NotImplementedError)
 """What reading an archive raises where that is damaged, or packed in a way that this Python does not know."""
 
+# Of offsets that lead nowhere, names that are no text, and lists that end too early: not told apart from damage.
+_ALSO_DAMAGED = (ValueError, OverflowError, IndexError, struct.error, lzma.LZMAError)
 _ZIP_UTF8 = 0x800
 _ZIP_ENCRYPTED = 0x1
 
@@ -38,6 +42,11 @@ def members(source: Path | IO[bytes]) -> Iterator[Member]:
     Raises:
         OSError, and those in `DAMAGED`.
     """
+    with _told_as_damage():
+        yield from _members(source)
+
+
+def _members(source: Path | IO[bytes]) -> Iterator[Member]:
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             for info in archive.infolist():
@@ -77,8 +86,16 @@ def leaves_folder(name: str) -> bool:
 def write(member: Member, path: Path) -> None:
     """Unpack `member` to the new file `path`, piece by piece."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with member.open() as stream, path.open("xb") as out:
+    with _told_as_damage(), member.open() as stream, path.open("xb") as out:
         shutil.copyfileobj(stream, out)
+
+
+@contextlib.contextmanager
+def _told_as_damage() -> Iterator[None]:
+    try:
+        yield
+    except _ALSO_DAMAGED as error:
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:

@@ -18,7 +18,7 @@ from alexnet.calibration import Calibration
 from alexnet.familiarity import neither
 from alexnet.measures import MOST_SHOWN, frequent_confusions, interval
 from alexnet.recipes import RECIPES, Recipe
-from alexnet.runs import Run
+from alexnet.runs import Run, fits
 
 FILE = "card.md"
 MAIN_SETTINGS = (  # always told; all others where they differ from the defaults
@@ -165,7 +165,7 @@ def _training(source: _Source) -> str:
     validated = {r["epoch"]: r for r in source.records if r["split"] == "val"}
     if not validated:
         return ""
-    seconds = max(record.get("seconds", 0) for record in source.records)
+    seconds = max((r["seconds"] for r in source.records if fits(r.get("seconds"), float)), default=0)
     duration = f" in {_duration(seconds)}" if seconds else ""
     device = f" on {_text(status.device)}" if status.device else ""
     rows = [
@@ -195,7 +195,9 @@ def _some(epochs: Sequence[int], best: int | None) -> list[int]:
 
 def _accuracy(source: _Source) -> str:
     report = source.report
-    if not {"accuracy", "loss", "count", "confusion"} <= report.keys():
+    if not {"accuracy", "loss", "count", "confusion"} <= report.keys() or len(report["confusion"]) != len(
+        source.classes
+    ):
         return ""
     chosen = top = ""
     if report.get("split") == "val":
@@ -254,10 +256,10 @@ def _calibration(source: _Source) -> str:
 
 def _familiarity(source: _Source) -> str:
     found = source.calibration.familiarity
-    if not found or "method" not in found:
+    if not found or not isinstance(found.get("method"), str):
         return ""
     threshold = found.get("threshold")
-    at = f" of {threshold:.4g}" if isinstance(threshold, int | float) else ""
+    at = f" of {threshold:.4g}" if fits(threshold, float) else ""
     auroc, photos = source.report.get("auroc_neither"), source.report.get("neither", {}).get("count")
     measured = ""
     if auroc is not None and photos:
@@ -296,7 +298,7 @@ def _size(source: _Source) -> str:
         return ""
     megabytes = path.stat().st_size / 1e6
     whole = report.get("uncompressed")
-    if not isinstance(whole, dict) or not {"bytes", "accuracy"} <= whole.keys() or "rank" not in report:
+    if whole is None or not {"rank", "accuracy", "mean_probability_change"} <= report.keys():
         return _paragraphs("## Size", f"{_code(path.name)}: {megabytes:.1f} MB.")
     how = "The weights are kept in 16 bits."
     if rank := report.get("rank"):
@@ -333,9 +335,9 @@ def _limits(source: _Source) -> str:
 
 def _reproduction(source: _Source) -> str:
     config, recipe, name = source.config, source.recipe, source.config["dataset"]["name"]
-    versions = config.get("versions")
+    versions = config["versions"] if isinstance(config.get("versions"), dict) else {}
     python = [f"Python {config['python']}"] if "python" in config else []
-    used = ", ".join([*python, *(f"{package} {version}" for package, version in (versions or {}).items())])
+    used = ", ".join([*python, *(f"{package} {version}" for package, version in versions.items())])
     base = RECIPES.get(recipe.name, RECIPES["cats-dogs"])
     command = ["python -m alexnet train", f"--data {_quoted(name)}", f"--recipe {base.name}"]
     for f in fields(Recipe):

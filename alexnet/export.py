@@ -47,7 +47,7 @@ def ship(
     """
     public.refuse("exports")
     report = run.report()
-    if report is None:
+    if report is None or "split" not in report:
         raise RunError(f"{run.id} has no report yet; let it finish first, or export it whole, with --format pth.")
     if (target / "run.json").exists():
         raise RunError(f"{target} holds a run already; choose another folder or delete that one.")

@@ -128,3 +128,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     # Of the CPU's allocator, of Apple's GPUs, and of oneDNN, which computes the convolutions on a CPU.
     words = ("can't allocate memory", "out of memory", "could not create a primitive\n", "could not create a memory")
     return any(word in f"{error}\n" for word in words)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether `error` says that a GPU failed: it dropped off the bus, its driver gave up, or a kernel never came back."""
+    # cuDNN and cuBLAS tell what CUDA told them in RuntimeErrors of their own.
+    return isinstance(error, torch.AcceleratorError) or str(error).startswith(("CUDA error", "cuDNN error"))

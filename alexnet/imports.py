@@ -105,9 +105,17 @@ def record(name: str) -> Record:
     """What is remembered of an import; of one whose record is damaged, nothing but its name."""
     try:
         content = json.loads((imports_dir() / name / RECORD).read_text(encoding="utf-8"))
-        return Record(content["source"], content["imported"], tuple(Skip(*skip) for skip in content["skipped"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        source, imported, skipped = (content[member] for member in ("source", "imported", "skipped"))
+        if not isinstance(source, str) or not runs.fits(imported, float) or not all(map(_is_skip, skipped)):
+            raise TypeError
+        return Record(source, imported, tuple(Skip(*skip) for skip in skipped))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Record(name, 0.0, ())
+
+
+def _is_skip(value: object) -> bool:
+    """Whether it is a path and a reason."""
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
 def labels(files: Sequence[str]) -> dict[str, Label]:

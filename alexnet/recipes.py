@@ -485,7 +485,8 @@ def whole_numbers(recipe: Recipe, name: str) -> tuple[int, ...]:
     """
     words = getattr(recipe, name).replace(",", " ").split()
     low, high = (0, 16) if name == "paddings" else (1, 32) if name == "kernels" else (1, 65_536)
-    if not all(word.isascii() and word.isdecimal() and low <= int(word) <= high for word in words):
+    # The length first: Python refuses to read a number of thousands of digits.
+    if not all(word.isascii() and word.isdecimal() and len(word) < 10 and low <= int(word) <= high for word in words):
         raise RecipeError(
             name, f"write whole numbers from {low} to {high:,}, as in {Recipe.__dataclass_fields__[name].default}."
         )

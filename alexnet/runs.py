@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -226,8 +226,9 @@ class Run(Job):
         return [record for line in wanted if (record := _record(line)) is not None]
 
     def report(self) -> dict[str, Any] | None:
-        """The content of `report.json`, or None where there is none that can be read."""
-        return read_json(self.path / "report.json")
+        """The content of `report.json` without what cannot be used; None where there is none that can be read."""
+        values = read_json(self.path / "report.json")
+        return values and {name: value for name, value in values.items() if name not in REPORT or REPORT[name](value)}
 
     def resume(self) -> None:
         """Go on from the last checkpoint in a new process."""
@@ -551,6 +552,56 @@ def fits(value: Any, kind: Any) -> bool:
     if isinstance(value, int | float):
         return abs(value) < 2**63 and (isinstance(value, kind) or isinstance(float(value), kind))
     return isinstance(value, kind)
+
+
+def _is_share(value: Any) -> bool:
+    return fits(value, float) and 0 <= value <= 1
+
+
+def _is_count(value: Any) -> bool:
+    return fits(value, int) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_square(value: Any) -> bool:
+    """Whether it is a table of counts with as many columns as rows."""
+    rows = value if isinstance(value, list) else []
+    return bool(rows) and all(isinstance(r, list) and len(r) == len(rows) and all(map(_is_count, r)) for r in rows)
+
+
+def _are_bins(value: Any) -> bool:
+    """Whether it is a list as `alexnet.measures.reliability` makes it."""
+    kinds = {"confidence": float, "accuracy": float, "count": int}
+    return isinstance(value, list) and all(_has(each, kinds) and _is_interval(each.get("interval")) for each in value)
+
+
+def _is_interval(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_share, value)))
+
+
+def _are_counts(value: Any) -> bool:
+    """Whether it is a count for each class of each split."""
+    splits = value.values() if isinstance(value, dict) else [None]
+    return all(isinstance(classes, dict) and all(map(_is_count, classes.values())) for classes in splits)
+
+
+# What the members of a report have to be: name -> check.
+REPORT: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("accuracy", "top5", "ece", "risk_at_90", "auroc_neither", "mean_probability_change"), _is_share),
+    **dict.fromkeys(("split", "data", "network"), _is_text),
+    **dict.fromkeys(("count", "best_epoch"), _is_count),
+    "rank": lambda value: value is None or _is_count(value),
+    "loss": lambda value: fits(value, float),
+    "classes": lambda value: isinstance(value, list) and _are_names(value),
+    "confusion": _is_square,
+    "reliability": _are_bins,
+    "splits": _are_counts,
+    "neither": lambda value: _has(value, {"count": int}),
+    "uncompressed": lambda value: _has(value, {"bytes": int, "accuracy": float}),
+}
 
 
 class Stopped(Exception):

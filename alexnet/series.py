@@ -192,10 +192,10 @@ def _held(series: Series) -> Iterator[Reporter]:
     """Within, the series is this process's, and its status says how far that is; a wish to stop ends the block."""
     own, stop = FileLock(series.path / "lock"), series.path / "stop"
     try:
-        own.acquire(timeout=worker.LOCK_SECONDS)
+        held = own.acquire(timeout=worker.LOCK_SECONDS)
     except Timeout:
         raise RunError(f"{series.id} is training already, in another process.") from None
-    with own:
+    with held:
         stop.unlink(missing_ok=True)
         reporter = Reporter(Run(series.path), Status(state="running", message="Reading the photos."))
         try:

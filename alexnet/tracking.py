@@ -20,20 +20,7 @@ POLL_SECONDS = 1.0
 def follow(run: Run) -> None:
     """Copy configuration, metrics and summary of `run` to Weights & Biases until its trainer ends."""
     public.refuse("recording with Weights & Biases")
-    import wandb  # slow to import, and needed only here
-
-    mode = run.recipe.wandb
-    os.environ["WANDB_MODE"] = mode  # chosen before init, which otherwise asks for an account
-    os.environ.setdefault("WANDB_SILENT", "true")
-    session = wandb.init(
-        project="alexnet-lab",
-        name=run.id,
-        id=run.id.replace("/", "-"),  # a slash is not allowed here
-        resume="allow",
-        mode=mode,
-        dir=str(run.path),
-        config={**run.recipe.to_dict(), "dataset": run.config["dataset"], "classes": run.config["classes"]},
-    )
+    session = _begin(run)
     sent = 0
     while True:
         live = run.status().live  # asked before reading, so that the last records are not missed
@@ -46,6 +33,35 @@ def follow(run: Run) -> None:
         time.sleep(POLL_SECONDS)
     session.summary.update(_summary(run))
     session.finish()
+
+
+def _begin(run: Run) -> Any:
+    """The session that the recipe asks for; where Weights & Biases cannot be reached, an offline one, to be sent later."""
+    import wandb  # slow to import, and needed only here
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+    def begin(mode: str) -> Any:
+        os.environ["WANDB_MODE"] = mode  # chosen before init, which otherwise asks for an account
+        return wandb.init(
+            project="alexnet-lab",
+            name=run.id,
+            id=run.id.replace("/", "-"),  # a slash is not allowed here
+            resume="allow",
+            mode=mode,
+            dir=str(run.path),
+            config={**run.recipe.to_dict(), "dataset": run.config["dataset"], "classes": run.config["classes"]},
+        )
+
+    try:
+        return begin(run.recipe.wandb)
+    except wandb.Error as error:
+        why = str(error).partition("\n")[0]
+        print(
+            f"Weights & Biases cannot be reached ({why}); send the run later: wandb sync {run.path}/wandb/offline-run-*"
+        )
+        wandb.teardown()  # or the run would count as in use
+        return begin("offline")
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:

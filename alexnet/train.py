@@ -25,7 +25,7 @@ from alexnet.augment import CACHE_SIDE, Draw, EvalTransform, augment, draw, mix,
 from alexnet.distributed import ALONE, Group, divide, parallel, place_in_batch
 from alexnet.errors import LabError
 from alexnet.evaluate import calibrate, evaluate, score, write_report
-from alexnet.hardware import Hardware, is_out_of_memory, memory_in_use
+from alexnet.hardware import Hardware, is_device_lost, is_out_of_memory, memory_in_use
 from alexnet.predict import averaged_logits, class_logits, load_classifier
 from alexnet.recipes import Recipe
 from alexnet.runs import SWEEP_FILE, Reporter, Run, Stopped
@@ -244,7 +244,7 @@ def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter, group:
 
     Raises:
         Stopped: asked to; everything is in the checkpoint.
-        TrainingError: the loss is no longer a number, or the memory does not suffice.
+        TrainingError: the loss is no longer a number, the memory does not suffice, or the GPU failed.
         CheckpointError: the checkpoint cannot be written or read, or is of another recipe.
     """
     try:
@@ -252,11 +252,16 @@ def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter, group:
         while (ending := session.group.agree(_ending(session))) is None:
             train_one_epoch(session)
             _end_epoch(session)
+        group.together(lambda: _finish(run, session, ending) if group.leads else None)
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, LabError) or not is_out_of_memory(error):
+        if isinstance(error, LabError):
             raise
-        raise TrainingError("The device ran out of memory; resume with other programs closed.") from None
-    group.together(lambda: _finish(run, session, ending) if group.leads else None)
+        if is_out_of_memory(error):
+            raise TrainingError("The device ran out of memory; resume with other programs closed.") from None
+        if is_device_lost(error):
+            why = str(error).partition("\n")[0]
+            raise TrainingError(f"The GPU stopped working ({why}); resume, or restart the computer first.") from error
+        raise
 
 
 def _ending(session: Session) -> str | None:

@@ -40,11 +40,11 @@ def work(run: Run, group: Group | None = None) -> int:
         return _assist(run, group)
     own = FileLock(run.path / "lock")
     try:
-        own.acquire(timeout=LOCK_SECONDS)
+        held = own.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         print(f"{run.id} is training already, in another process.", file=sys.stderr)
         return 1
-    with own:
+    with held:
         try:
             _train_when_free(run, group)
         except Stopped:
@@ -52,12 +52,12 @@ def work(run: Run, group: Group | None = None) -> int:
         except LabError as error:
             return _fail(run.path, str(error))
         except OSError as error:
-            traceback.print_exc()
+            _log_error()
             return _fail(
                 run.path, f"A file of the run cannot be written ({error.strerror}); free some space and resume."
             )
         except Exception as error:
-            traceback.print_exc()
+            _log_error()
             if group is not None:  # those that are left see no more than that a connection broke
                 return _fail(
                     run.path, "One of the processes of this run ended; resume, and it goes on from its checkpoint."
@@ -83,12 +83,17 @@ def _end(folder: Path, state: str, message: str) -> None:
 
 
 def _fail(folder: Path, message: str) -> int:
-    print(message, file=sys.stderr)
     try:
         _end(folder, "failed", message)
+        print(message, file=sys.stderr)
     except OSError:  # nothing can be written any more; the lock, let go of, tells that the run has ended
-        traceback.print_exc()
+        _log_error()
     return 1
+
+
+def _log_error() -> None:
+    with contextlib.suppress(OSError):  # the log may lie on the very disk that is full
+        traceback.print_exc()
 
 
 def _train_when_free(run: Run, group: Group | None) -> None:

@@ -87,6 +87,21 @@ def test_a_count_that_lies_is_seen_through_by_the_size_of_the_list():
     assert archives.zip_entries(io.BytesIO(raw)) == 100 * 146 // 100
 
 
+def test_a_name_that_claims_to_be_utf8_and_is_not_is_damage():
+    raw = zip_of("猫.jpg").getvalue().replace("猫".encode(), b"\xff\xfe\xfd")
+    with pytest.raises(zipfile.BadZipFile):
+        list(archives.members(io.BytesIO(raw)))
+
+
+def test_a_list_that_is_not_where_the_end_says_is_damage(tmp_path):
+    raw = bytearray(zip_of("a.txt").getvalue())
+    place = raw.rindex(b"PK\5\6") + 16
+    struct.pack_into("<I", raw, place, struct.unpack_from("<I", raw, place)[0] + 40)
+    with pytest.raises(zipfile.BadZipFile):
+        for member in archives.members(io.BytesIO(raw)):
+            archives.write(member, tmp_path / member.name)
+
+
 def test_what_is_there_is_not_written_over(tmp_path):
     (tmp_path / "a.txt").write_text("mine")
     with pytest.raises(FileExistsError):

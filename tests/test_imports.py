@@ -323,7 +323,16 @@ def test_a_removed_dataset_is_gone_and_its_name_is_free():
     assert len(bring_in(zip_of(PETS)).photos) == 6
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"source": "a", "imported": 0, "skipped": [1]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", "[" * 100_000, '{"source": "a", "imported": 0, "skipped": [1]}'),
+        '{"source": "a", "imported": 0, "skipped": [["b", null]]}',
+        '{"source": ["a"], "imported": 0, "skipped": []}',
+        '{"source": "a", "imported": NaN, "skipped": []}',
+    ],
+    ids=lambda content: content[:60],
+)
 def test_a_damaged_record_costs_the_record_only(content):
     root = bring_in(zip_of(PETS)).root
     (root / imports.RECORD).write_text(content)

@@ -361,6 +361,35 @@ def test_a_report_is_an_object_or_nothing():
         assert run.report() == value
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"accuracy": "high"},
+        {"accuracy": 2},
+        {"loss": float("nan")},
+        {"count": 4.5},
+        {"confusion": [[1, 2]]},
+        {"confusion": [[1, -2], [0, 0]]},
+        {"confusion": 3},
+        {"classes": [1]},
+        {"reliability": [{"confidence": 0.5, "accuracy": {}, "count": 1}]},
+        {"reliability": [{"confidence": 0.5, "accuracy": 0.5, "count": 1, "interval": [0]}]},
+        {"splits": {"train": {"cat": []}}},
+        {"splits": []},
+        {"neither": 5},
+        {"uncompressed": {"bytes": 1}},
+        {"rank": "8"},
+        {"split": None},
+    ],
+    ids=json.dumps,
+)
+def test_a_report_lacks_what_cannot_be_used(damaged):
+    run = new_run()
+    good = {"ece": 0.25, "rank": None, "reliability": [{"confidence": 0.5, "accuracy": 1, "count": 1}], "other": "x"}
+    runs.write_json(run.path / "report.json", {**good, **damaged})
+    assert run.report() == {name: value for name, value in good.items() if name not in damaged}
+
+
 def test_the_tail_of_a_log():
     run = new_run()
     (run.path / "log.txt").write_bytes(b"".join(b"line %d\n" % n for n in range(5000)) + b"caf\xc3\xa9 \xff")

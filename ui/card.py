@@ -32,7 +32,7 @@ def _show_card(run: Run) -> None:
             from alexnet import card
 
             text = card.markdown(run)
-        bins = (run.report() or {}).get("reliability")
+        bins = [found for found in (run.report() or {}).get("reliability", ()) if found.get("interval")]
         for section in re.split(r"^(?=## )", text, flags=re.MULTILINE):
             st.markdown(section)
             if bins and section.startswith(PLOTTED):

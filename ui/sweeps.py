@@ -207,7 +207,7 @@ def _show_trials(job: Series, trials: list[dict[str, Any]], show: Callable[[str]
     best = trials[0] if trials[0]["accuracy"] is not None else None
     spreads = {}
     if job.status().state == "finished":
-        report = Run(job.path).report() or {}
+        report = runs.read_json(job.path / "report.json") or {}
         found = report.get("seeds") or {"test_accuracy": report.get("accuracy")}
         titles = {
             "accuracy": "Validation accuracy, mean ± deviation",
