@@ -315,10 +315,12 @@ def make_folder(path: Path | None, name: str, file: str, config: dict[str, Any])
         folder = _claim(path, name)
         try:
             write_json(folder / file, config)
-        except OSError:
+        except (OSError, UnicodeEncodeError):
             with contextlib.suppress(OSError):  # it holds something else
                 folder.rmdir()
             raise
+    except UnicodeEncodeError:  # the path of the photos, as the recipe has been checked
+        raise RunError("The folder of the photos has a name in bytes that are no text; rename it.") from None
     except OSError as error:
         raise RunError(
             f"The run folder cannot be written: {error.strerror}; free some space or choose another place."

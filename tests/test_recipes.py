@@ -60,6 +60,8 @@ def test_every_number_has_a_range_whose_ends_are_within_it(name):
         ("flip", 1),
         ("flip", "true"),
         ("val_pattern", 3),
+        ("val_pattern", "\udcff"),
+        ("hidden", "9" * 5_000),
         ("optimizer", "lion"),
         ("schedule", ["cosine"]),
         ("device", "CPU"),

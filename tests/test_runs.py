@@ -81,6 +81,13 @@ def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path):
     sentence(caught.value)
 
 
+def test_photos_in_a_folder_whose_name_is_no_text_are_told_in_a_sentence(tmp_path):
+    with pytest.raises(RunError, match="no text; rename it") as caught:
+        runs.create(Recipe(), os.fsdecode(b"/photos/\xff"), PETS, path=tmp_path / "run")
+    sentence(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_starts_from_another_knows_it_by_a_name_that_is_good_anywhere(tmp_path, monkeypatch):
     inside, outside = new_run(), new_run(path=tmp_path / "elsewhere")
     with pytest.raises(RunError, match="has no weights to start from") as caught:
