@@ -50,7 +50,7 @@ def by_size(sides: ArrayLike, right: ArrayLike) -> list[dict[str, Any]]:
         For each bin between `SIDES` that holds a photo, small ones first: `low` and `high` (px, the first and the last
         side in it; None where it has no such end), `count`, `accuracy` (0 to 1) and its `interval` (95 %).
     """
-    place, right = np.digitize(sides, SIDES), np.asarray(right, bool)
+    place, right = np.digitize(np.asarray(sides), SIDES), np.asarray(right, bool)
     found = []
     for index in np.unique(place).tolist():
         low, high = (SIDES[index - 1] if index else None), (SIDES[index] - 1 if index < len(SIDES) else None)
@@ -164,7 +164,7 @@ def precision_recall(scores: ArrayLike, positive: ArrayLike) -> Curve | None:
 def _totals(scores: ArrayLike, marked: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the photos down to each score that occurs, highest first: how many are marked, are not, and are there."""
     scores, marked = np.asarray(scores, float), np.asarray(marked, bool)
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     last = np.flatnonzero(np.diff(scores[order], append=-np.inf))
     found = np.cumsum(marked[order])[last]
     return found, last + 1 - found, last + 1

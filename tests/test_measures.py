@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics
 
 from alexnet.measures import (
+    by_class,
     by_size,
     expected_calibration_error,
     frequent_confusions,
@@ -19,6 +20,15 @@ from alexnet.measures import (
     risk_coverage,
     roc,
 )
+
+
+def test_accuracy_by_class_by_hand():
+    found = by_class([[9, 1, 2], [0, 0, 0], [3, 0, 1]], ("ant", "bee", "cow"))
+    assert found == {
+        "ant": {"count": 12, "accuracy": 0.75},
+        "bee": {"count": 0, "accuracy": None},
+        "cow": {"count": 4, "accuracy": 0.25},
+    }
 
 
 def test_frequent_confusions_by_hand():
@@ -46,9 +56,9 @@ def test_calibration_error_by_hand(tops, rights, error):
 
 
 def test_reliability_against_one_photo_after_the_other():
-    """Confidences in sixtieths, many of them alike, and some on the edges between fifteen bins."""
+    """Confidences in sixtieths, as low as many classes make them, many alike, and some on the edges between fifteen bins."""
     random = np.random.default_rng(2)
-    tops, rights = random.integers(20, 61, 300) / 60, random.integers(0, 2, 300)
+    tops, rights = random.integers(1, 61, 300) / 60, random.integers(0, 2, 300)
     expected = []
     for number in range(15):
         inside = [(t, r) for t, r in zip(tops, rights, strict=True) if number / 15 < t <= (number + 1) / 15]
@@ -56,7 +66,7 @@ def test_reliability_against_one_photo_after_the_other():
             expected.append((len(inside), *np.mean(inside, axis=0)))
     bins = reliability(tops, rights)
     found = [(b["count"], b["confidence"], b["accuracy"]) for b in bins]
-    assert np.allclose(found, expected) and len(found) == 11
+    assert np.allclose(found, expected) and len(found) == 15
     gaps = [count * abs(confidence - accuracy) for count, confidence, accuracy in expected]
     assert expected_calibration_error(bins) == pytest.approx(sum(gaps) / 300)
     assert [b["interval"] for b in bins] == [interval(b["accuracy"], b["count"]) for b in bins]
@@ -95,6 +105,12 @@ def test_risk_is_the_mean_over_all_orders_of_photos_that_tie():
 )
 def test_interval_against_published_values(right, count, low, high):
     assert interval(right / count, count) == pytest.approx([low, high], abs=5e-5)
+
+
+def test_no_rounding_takes_an_interval_beyond_its_limits():
+    for count in range(1, 100):
+        assert interval(0, count)[0] == pytest.approx(0) and interval(0, count)[0] >= 0
+        assert interval(1, count)[1] == pytest.approx(1) and interval(1, count)[1] <= 1
 
 
 SCORES = [0.9, 0.8, 0.8, 0.6, 0.4]

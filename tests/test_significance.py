@@ -9,9 +9,10 @@ from alexnet.significance import Paired, pair
 
 
 def test_pairs_are_counted_by_who_was_right():
-    first, second = [True, True, True, False, False, False], [True, False, False, True, False, False]
-    assert pair(first, second) == Paired(both=1, only_first=2, only_second=1, neither=2)
-    assert pair(first, second).count == 6
+    first = [True] * 3 + [False] * 7
+    second = [True, False, False] + [True] * 3 + [False] * 4
+    assert pair(first, second) == Paired(both=1, only_first=2, only_second=3, neither=4)
+    assert pair(first, second).count == 10
 
 
 def test_photos_that_do_not_correspond_are_refused():
