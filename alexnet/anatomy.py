@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def rows(network: Network, image_size: int) -> list[Row]:
     for (name, layer), row in zip(network.layers(), model.layer_table(network, image_size), strict=True):
         # An adaptive pooling that has nothing to pool passes its maps on.
         idle = isinstance(layer, IDLE) or (isinstance(layer, nn.AdaptiveAvgPool2d) and row.shape == reads)
-        more = {"window": _window(layer), "groups": getattr(layer, "groups", 1), "idle": idle}
+        more: dict[str, Any] = {"window": _window(layer), "groups": getattr(layer, "groups", 1), "idle": idle}
         found.append(Row(**vars(row), reads=reads, settings=settings(layer), field=seen[name], **more))
         reads = row.shape
     return found
@@ -167,7 +167,8 @@ def _window(layer: nn.Module) -> tuple[int, int, int] | None:
     return _side(layer.kernel_size), _side(layer.stride), _side(layer.padding)
 
 
-def _side(value: int | tuple[int, ...]) -> int:
+def _side(value: Any) -> int:
+    """Of a number of pixels, or of two, for height and width."""
     return value if isinstance(value, int) else value[0]
 
 
@@ -184,7 +185,7 @@ def activations(classifier: Classifier, photo: Image.Image) -> dict[str, np.ndar
     """
     with classifier.lock, torch.inference_mode():
         x = classifier.prepare([photo])
-        found = {PHOTO: x, **dict(_through(classifier.model, x))}
+        found = {PHOTO: x, **dict(_through(classifier.model, x))}  # type: ignore[arg-type]  # a whole network
         return {name: output[0].float().cpu().numpy() for name, output in found.items()}
 
 
@@ -264,7 +265,7 @@ def arithmetic(layer: nn.Module, below: np.ndarray, unit: int, row: int = 0, col
         return Arithmetic(range(len(kernel)), numbers, kernel[:, None, None], bias)
     group = unit // (layer.out_channels // layer.groups)
     inputs = range(group * len(kernel), (group + 1) * len(kernel))
-    padding, stride, (height, width) = layer.padding[0], layer.stride[0], layer.kernel_size
+    padding, stride, (height, width) = int(layer.padding[0]), layer.stride[0], layer.kernel_size
     padded = np.pad(below[inputs.start : inputs.stop].astype(np.float64), ((0, 0), *((padding, padding),) * 2))
     top, left = row * stride, column * stride
     return Arithmetic(inputs, padded[:, top : top + height, left : left + width], kernel, bias)
@@ -312,7 +313,8 @@ def strongest(
             images = classifier.transform.stack(list(pool.map(crop, photos[start : start + AT_ONCE])))
             with classifier.lock, torch.inference_mode():
                 for name, output in _through(
-                    classifier.model, classifier.transform.normalize(images.to(classifier.device))
+                    classifier.model,  # type: ignore[arg-type]  # a whole network
+                    classifier.transform.normalize(images.to(classifier.device)),
                 ):
                     best[name] = _stronger(
                         best.get(name), output.flatten(2) if output.ndim > 2 else output[..., None], start
@@ -326,7 +328,7 @@ def _stronger(best: tuple[Tensor, ...] | None, output: Tensor, start: int) -> tu
     """The strongest of those so far and of a batch `(N, units, places)` whose first photo is number `start`."""
     values, places = (part.T for part in output.max(dim=2))
     numbers = torch.arange(start, start + len(output), device=output.device).expand_as(places)
-    found = (values.float(), numbers, places)
+    found: tuple[Tensor, ...] = (values.float(), numbers, places)
     if best is not None:
         found = tuple(torch.cat(pair, dim=1) for pair in zip(best, found, strict=True))
     values, chosen = found[0].topk(min(STRONGEST, found[0].shape[1]), dim=1)

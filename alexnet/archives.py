@@ -26,6 +26,9 @@ _ZIP_UTF8 = 0x800
 _ZIP_ENCRYPTED = 0x1
 
 
+_Stream = AbstractContextManager[IO[bytes]]  # a member of `Member` takes the name of bytes
+
+
 @dataclass(frozen=True)
 class Member:
     """A file in an archive."""
@@ -33,7 +36,7 @@ class Member:
     name: str
     bytes: int  # once unpacked, as the archive has it; no more than that are read
     fault: str | None  # why it must not be unpacked: a link, a device, or encrypted
-    open: Callable[[], AbstractContextManager[IO[bytes]]]
+    open: Callable[[], _Stream]
 
 
 def members(source: Path | IO[bytes]) -> Iterator[Member]:
@@ -55,11 +58,11 @@ def _members(source: Path | IO[bytes]) -> Iterator[Member]:
                         _zip_name(info), info.file_size, _zip_fault(info), functools.partial(archive.open, info)
                     )
     else:
-        with tarfile.open(source) as archive:
-            for info in archive:
-                if not info.isdir():
-                    fault = None if info.isreg() else "a link or a device"
-                    yield Member(info.name, info.size, fault, functools.partial(archive.extractfile, info))
+        with tarfile.open(source) if isinstance(source, Path) else tarfile.open(fileobj=source) as tar:
+            for entry in tar:
+                if not entry.isdir():
+                    fault = None if entry.isreg() else "a link or a device"
+                    yield Member(entry.name, entry.size, fault, functools.partial(_unpacked, tar, entry))
 
 
 def zip_entries(source: Path | IO[bytes]) -> int:
@@ -70,11 +73,12 @@ def zip_entries(source: Path | IO[bytes]) -> int:
     """
     with open(source, "rb") if isinstance(source, Path) else contextlib.nullcontext(source) as stream:
         # A private name, but the public way is to read the whole list.
-        end = zipfile._EndRecData(stream)
+        end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # private
     if not end:
         raise zipfile.BadZipFile
     # The count may lie; the size of the list does not, and with its name an entry takes about 100 bytes of it.
-    return max(end[zipfile._ECD_ENTRIES_TOTAL], end[zipfile._ECD_SIZE] // 100)
+    total, size = zipfile._ECD_ENTRIES_TOTAL, zipfile._ECD_SIZE  # type: ignore[attr-defined]
+    return max(end[total], end[size] // 100)
 
 
 def leaves_folder(name: str) -> bool:
@@ -96,6 +100,13 @@ def _told_as_damage() -> Iterator[None]:
         yield
     except _ALSO_DAMAGED as error:
         raise zipfile.BadZipFile(str(error)) from error
+
+
+def _unpacked(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    stream = tar.extractfile(entry)
+    if stream is None:  # a link to nothing, a device
+        raise tarfile.ExtractError(f"{entry.name} is no file")
+    return stream
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,8 +111,8 @@ class EvalTransform:
     @classmethod
     def from_recipe(cls, recipe: Recipe) -> EvalTransform:
         """The evaluation transform of a recipe."""
-        how = {"squash": recipe.squash, "five_crops": recipe.five_crops}
-        return cls(resize=recipe.resize, crop=recipe.image_size, **how)
+        squash, five_crops = recipe.squash, recipe.five_crops
+        return cls(resize=recipe.resize, crop=recipe.image_size, squash=squash, five_crops=five_crops)
 
 
 def to_square(photo: Image.Image) -> Image.Image:
@@ -170,7 +171,8 @@ class Draw:
         return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Draw:
-        return Draw(**{name: None if value is None else change(value) for name, value in vars(self).items()})
+        changed: dict[str, Any] = {n: None if value is None else change(value) for n, value in vars(self).items()}
+        return Draw(**changed)
 
 
 def draw(recipe: Recipe, sizes: Tensor, generator: torch.Generator) -> Draw:
@@ -286,7 +288,7 @@ def erased_boxes(area: Tensor, aspect: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def _draw_share(alpha: float, n: int, generator: torch.Generator) -> Tensor:
     """Numbers (n,) from 0 to 1 after Beta(alpha, alpha)."""
     # Numpy's: torch's takes no generator, and as a ratio of gammas it is 0 / 0 for a small alpha.
-    seed = torch.randint(2**63 - 1, (), generator=generator).item()
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, n)).float()
 
 
@@ -334,7 +336,7 @@ def augment(images: Tensor, choices: Draw, size: int, dtype: torch.dtype = torch
     columns, rows = columns.to(dtype).transpose(1, 2), rows.to(dtype)
     # Scaling is separable: one matrix product over the columns and one over the rows crop, scale, filter and mirror.
     # A colour at a time, the matrices need not be repeated, and what lies between stays small enough to be reused.
-    planes = [torch.bmm(rows, torch.bmm(images[:, k].to(dtype), columns)) for k in range(3)]
+    planes: Sequence[Tensor] = [torch.bmm(rows, torch.bmm(images[:, k].to(dtype), columns)) for k in range(3)]
     if choices.affine is not None:
         planes = _warp(planes, choices.affine)
     result = _recolour(planes, choices, dtype)
@@ -366,7 +368,7 @@ def _smoothing(std: Tensor, size: int) -> Tensor:
 
 def _warp(planes: Sequence[Tensor], affine: Tensor) -> Sequence[Tensor]:
     """Red, green and blue, each (N, H, H), as `affine` (N, 2, 3) shows them; float32, in which places are exact enough."""
-    pixels = torch.stack(planes, dim=1).float()
+    pixels = torch.stack(list(planes), dim=1).float()
     grid = F.affine_grid(affine, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).unbind(1)
 

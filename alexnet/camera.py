@@ -70,4 +70,6 @@ def _look(
     transform, device = EvalTransform.from_recipe(recipe), next(network.parameters()).device
     classifier = Classifier(run, classes, transform, recipe.mirror, network, device)
     maps = saliency.signed_gradcam(classifier, transform.normalize(images.to(device)), labels)
-    return maps, anatomy.filters(network).astype(np.float16)
+    filters = anatomy.filters(network)
+    assert filters is not None  # there is Grad-CAM, hence a convolution
+    return maps, filters.astype(np.float16)

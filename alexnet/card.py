@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ def markdown(run: Run) -> str:
         RunError: its `run.json` or `calibration.json` cannot be read.
     """
     source = _Source(run, run.config, run.recipe, run.metrics(), run.report() or {}, calibration.read(run.path))
+    sections: tuple[Callable[[_Source], str], ...]
     sections = (_about, _data, _recipe, _training, _accuracy, _calibration, _familiarity, _mistakes, _size, _limits)
     sections = (_imported, _recipe, _size) if "imported" in source.config else (*sections, _reproduction)
     return "\n\n".join(text for section in sections if (text := section(source))) + "\n"
@@ -286,7 +287,7 @@ def _most_confident_mistakes(path: Path) -> list[tuple[str, str, str, float]]:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         whole = (row for row in rows if len(row) == len(header))
-        wrong = [(*row[:3], max(map(float, row[3:]))) for row in whole if row[1] != row[2]]
+        wrong = [(row[0], row[1], row[2], max(map(float, row[3:]))) for row in whole if row[1] != row[2]]
     except (OSError, ValueError, IndexError, csv.Error):
         return []
     return sorted(wrong, key=lambda mistake: (-mistake[3], mistake[0]))[:MOST_MISTAKES]

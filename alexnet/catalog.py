@@ -183,6 +183,7 @@ def _read_series(kind: type[Series], folder: Path) -> Entry:
 
 
 def _test(accuracy: Any, report: dict[str, Any]) -> Measured | None:
-    count, split = report.get("count"), report.get("split")
+    split: Any = report.get("split")
+    count: Any = report.get("count")
     usable = runs.fits(accuracy, float) and 0 <= accuracy <= 1 and runs.fits(count, int) and count > 0
     return Measured(accuracy, count, split) if usable and isinstance(split, str) else None

@@ -19,6 +19,7 @@ from hashlib import blake2b
 from itertools import islice, zip_longest
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -35,7 +36,8 @@ from alexnet.images import (
     check_photo,
     open_photo,
 )
-from alexnet.layout import DataError, Label, Skip, as_text, list_files, read_labels
+from alexnet.layout import DataError as DataError
+from alexnet.layout import Label, Skip, as_text, list_files, read_labels
 from alexnet.recipes import Recipe
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it, of how much
@@ -236,7 +238,7 @@ def corrected(dataset: Dataset, corrections: Mapping[str, review.Correction]) ->
         raise DataError(f"Every photo of {dataset.name} was left out in review; put some back on the Data page.")
     classes = [*(name for name in dataset.classes if counts[name]), *sorted(counts.keys() - set(dataset.classes))]
     index = {name: number for number, name in enumerate(classes)}
-    kept = ((photo, index[labels[photo.path]]) for photo in dataset.photos if labels[photo.path] is not None)
+    kept = ((photo, index[label]) for photo in dataset.photos if (label := labels[photo.path]) is not None)
     photos = tuple(photo if photo.label == label else replace(photo, label=label) for photo, label in kept)
     skipped = tuple(sorted((*dataset.report.skipped, *left_out), key=lambda skip: skip.path))
     report = Report(dataset.report.found, len(photos), skipped, {name: counts[name] for name in classes}, moved)
@@ -362,7 +364,7 @@ def _stat(path: str) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _read_index(path: Path) -> dict[str, list]:
+def _read_index(path: Path) -> dict[str, list[Any]]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         return {name: entry for name, entry in index.items() if len(entry) == 6}
@@ -370,7 +372,7 @@ def _read_index(path: Path) -> dict[str, list]:
         return {}
 
 
-def _write_index(path: Path, index: dict[str, list]) -> None:
+def _write_index(path: Path, index: dict[str, list[Any]]) -> None:
     # Only a memory of work done: a disk without room for it costs time, not the dataset.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -382,13 +384,13 @@ def _duplicates(usable: dict[str, _Check], labels: dict[str, Label]) -> dict[str
     same: dict[str, list[str]] = defaultdict(list)
     for path, check in usable.items():
         same[check.digest].append(path)
-    left_out = {}
+    left_out: dict[str, str] = {}
     for paths in same.values():
         if len({labels[path].label for path in paths}) > 1:
             left_out |= dict.fromkeys(paths, "the same photo under two labels")
         elif len(paths) > 1:
             order = {"test": 0, "val": 1}
-            paths.sort(key=lambda path: (order.get(labels[path].split, 2), path))
+            paths.sort(key=lambda path: (order.get(labels[path].split or "train", 2), path))
             left_out |= dict.fromkeys(paths[1:], "duplicate by content")
     return left_out
 
@@ -639,7 +641,7 @@ def _build(
             np.lib.format.write_array_header_1_0(file, header)
             try:
                 for done, array in enumerate(_map_ahead(pool, read, photos), 1):
-                    file.write(array)
+                    file.write(array.data)
                     if progress and (done % 50 == 0 or done == len(photos)):
                         progress("Preparing photos", done, len(photos))
             except PhotoError as error:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # public, but not marked so
 from torch.distributed._functional_collectives import all_reduce
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
@@ -79,7 +80,8 @@ class Group:
             Stopped: as in one of them.
             ProcessError: with the words of another process's error; a process's own error it raises itself.
         """
-        result, error = None, None
+        result: Any = None
+        error: Exception | None = None
         try:
             result = function()
         except (Stopped, LabError) as raised:
@@ -113,16 +115,14 @@ def join() -> Iterator[Group]:
     # Gloo carries what the processes tell each other, NCCL the gradients between GPUs.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     round_name = _agree_on_round(store, rank, size)
-    dist.init_process_group(
-        backend, store=dist.PrefixStore(round_name, store), rank=rank, world_size=size, timeout=PATIENCE
-    )
+    dist.init_process_group(backend, store=PrefixStore(round_name, store), rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield Group(rank, size, int(os.environ["LOCAL_RANK"]))
     finally:
         dist.destroy_process_group()
 
 
-def _agree_on_round(store: dist.Store, rank: int, size: int) -> str:
+def _agree_on_round(store: Store, rank: int, size: int) -> str:
     """A name that only these processes have, after a restart, too.
 
     `torchrun` keeps one store over restarts, in which addresses of processes that are gone would be found (PyTorch's
@@ -162,13 +162,18 @@ def _whole_batch_norm(layer: nn.BatchNorm2d, device: torch.device) -> nn.BatchNo
         return nn.SyncBatchNorm.convert_sync_batchnorm(layer)
     whole = WholeBatchNorm(layer.num_features, layer.eps, layer.momentum).to(device)
     whole.weight, whole.bias = layer.weight, layer.bias
-    whole.running_mean, whole.running_var = layer.running_mean, layer.running_var
-    whole.num_batches_tracked = layer.num_batches_tracked
+    for name, buffer in layer.named_buffers():
+        setattr(whole, name, buffer)
     return whole
 
 
 class WholeBatchNorm(nn.BatchNorm2d):
     """Batch norm over the photos of all processes: PyTorch's own, `SyncBatchNorm`, is for GPUs only."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` (N, C, H, W) normalised; the same type."""
@@ -177,7 +182,9 @@ class WholeBatchNorm(nn.BatchNorm2d):
         values = x.float()
         count = values.new_full((1,), values.numel() / values.shape[1])
         sums = all_reduce(
-            torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]), "sum", dist.group.WORLD
+            torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]),
+            "sum",
+            dist.group.WORLD,  # type: ignore[arg-type]  # there is one here
         )
         (total, squares), count = sums[:-1].chunk(2), sums[-1]
         mean = total / count

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,8 +209,9 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
     return tuple(round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
 
 
-def tint(rng: Random, palette: tuple[Colour, ...]) -> Colour:
-    return mix(*rng.sample(palette, 2), rng.uniform(0, 0.35))
+def tint(rng: Random, palette: Sequence[Colour]) -> Colour:
+    a, b = rng.sample(palette, 2)
+    return mix(a, b, rng.uniform(0, 0.35))
 
 
 _T = np.linspace(0, 1, 5, endpoint=False)[:, None]

@@ -82,13 +82,17 @@ def pairs(
         found.append((first + start, second + start, bits[first, second]))
         if progress:
             progress("Comparing photos", min(start + ROWS, len(hashes)), len(hashes))
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True)) if found else (np.empty(0, int),) * 3
+    if not found:
+        return np.empty(0, int), np.empty(0, int), np.empty(0, int)
+    first, second, distances = (np.concatenate(column) for column in zip(*found, strict=True))
+    return first, second, distances
 
 
 def perceptual_hash(photo: Image.Image) -> tuple[int, int]:
     """The pHash of an RGB photo and that of its mirror image, each of 64 bits."""
     small = photo.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return tuple(int(str(imagehash.phash(picture)), 16) for picture in (small, ImageOps.mirror(small)))
+    plain, mirrored = (int(str(imagehash.phash(picture)), 16) for picture in (small, ImageOps.mirror(small)))
+    return plain, mirrored
 
 
 def _hashed(dataset: Dataset, progress: data.Progress | None) -> tuple[Hashes, Sequence[Photo]]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def evaluate(
     """
     found = sorted({photo.label for photo in photos})
     index = dict(zip(found, match_classes([dataset.classes[n] for n in found], classifier.classes), strict=True))
-    tell = progress and (lambda done, total: progress("Evaluating", done, total))
+    tell = partial(progress, "Evaluating") if progress else None
     crop = _cropper(classifier, dataset)
     logits, scores = _examine(classifier, _stacks(classifier, photos, crop, tell))
     labels = torch.tensor([index[photo.label] for photo in photos])
@@ -191,6 +192,7 @@ def calibrate(
     if head is None:
         (folder / familiarity.FILE).unlink(missing_ok=True)
     else:
+        assert uncalibrated.familiarity is not None
         head = head.referring_to(uncalibrated.familiarity)
         familiarity.save(folder, head)
         found = {"method": familiarity.METHOD, "threshold": head.threshold}
@@ -208,12 +210,12 @@ def _fit_familiarity(
     if len(training) < familiarity.FEWEST:
         return None
     photos = training[:: math.ceil(len(training) / familiarity.MOST)]
-    tell = progress and (lambda done, total: progress("Learning what is familiar", done, total))
+    tell = partial(progress, "Learning what is familiar") if progress else None
     stacks = _stacks(classifier, photos, _cropper(classifier, dataset), tell)
     transform = classifier.transform
     with classifier.lock:
         head = familiarity.fit(
-            classifier.model,
+            classifier.model,  # type: ignore[arg-type]  # a whole network
             (transform.normalize(transform.views(s.to(classifier.device))[0]) for s in stacks),
         )
     return head and head.to(classifier.device)
@@ -243,7 +245,7 @@ def measure_neither(
         except PhotoError:
             return None
 
-    tell = progress and (lambda done, total: progress("Looking at photos of neither", done, total))
+    tell = partial(progress, "Looking at photos of neither") if progress else None
     logits, scores = _examine(classifier, _stacks(classifier, files, crop, tell))
     if not len(logits):
         raise DataError(f"No photo in {folder} can be read; give a folder of photos that show something else.")

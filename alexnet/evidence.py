@@ -257,7 +257,7 @@ def examine(
     own, *random = measure_curves(
         classifier, photo, target, orders, lambda share: tell(share * 2 * len(orders) / total)
     )
-    stages = []
+    stages: list[Stage] = []
     for name, network in itertools.chain([first], networks):  # one at a time: it is one copy that changes
 
         def part(share: float, before: int = 2 * len(orders) + len(stages)) -> None:

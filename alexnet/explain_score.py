@@ -22,9 +22,10 @@ from scipy.ndimage import gaussian_filter, sobel
 from torch import Tensor
 
 from alexnet import data, evidence, saliency
-from alexnet.data import DataError, Skip
+from alexnet.data import DataError
 from alexnet.evaluate import match_classes
 from alexnet.images import PHOTO_SUFFIXES, PhotoError, open_photo
+from alexnet.layout import Skip
 from alexnet.predict import Classifier, averaged_logits
 
 Explain = Callable[[Classifier, Image.Image, str], np.ndarray]  # the map (S, S) of a photo for a class
@@ -248,7 +249,8 @@ def sensitivity(explain: Explain, classifier: Classifier, photo: Image.Image, ta
     def explained(given: Tensor | tuple[Tensor]) -> tuple[Tensor]:
         x = given[0] if isinstance(given, tuple) else given
         with torch.enable_grad():
-            attribution = explain(replace(classifier, transform=_Prepared(x)), photo, target)
+            prepared: Any = _Prepared(x)
+            attribution = explain(replace(classifier, transform=prepared), photo, target)
         return (torch.from_numpy(attribution)[None],)
 
     x = classifier.prepare([photo])

@@ -119,7 +119,7 @@ def shrink(
     """
     state = original.model.state_dict()
     ranks = [rank for rank in RANKS if any(weights.is_factored(tensor, rank) for tensor in state.values())]
-    for rank in ranks or [None]:
+    for rank in ranks or (None,):
         weights.save(draft.weights, weights.compress(state, rank or RANKS[0], moments))
         after = measure()
         change = probability_change(_as_calibrated(before, original.run, draft), after)

@@ -242,9 +242,8 @@ def fit_head(inside: Tensor, outside: Tensor) -> Familiarity:
     y = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = nn.Sequential(nn.Linear(x.shape[1], UNITS), nn.ReLU(), nn.Dropout(0.5), nn.Linear(UNITS, 1))
-        _train(head, x, y)
-    first, last = head[0], head[3]
+        first, last = nn.Linear(x.shape[1], UNITS), nn.Linear(UNITS, 1)
+        _train(nn.Sequential(first, nn.ReLU(), nn.Dropout(0.5), last), x, y)
     hidden = (first.weight.detach() / deviation).half()
     bias = first.bias.detach() - hidden.float() @ mean
     return Familiarity(hidden, bias, last.weight.detach()[0].clone(), torch.zeros(1))

@@ -108,7 +108,7 @@ def accuracy_by_value(
             axis, which is logarithmic where they span a factor of ten or more.
         best: the name of the run to stand out, once there is one.
     """
-    values = [value for _, value, _ in points]
+    values: list[Any] = [value for _, value, _ in points]
     words = any(isinstance(value, str) for value in values)
     logarithmic = not words and bool(values) and 0 < 10 * min(values) <= max(values)
     figure = go.Figure(

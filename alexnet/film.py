@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -171,7 +172,8 @@ def _subjects(place: Path, classes: Sequence[str]) -> tuple[Subject, ...]:
 def _frame(path: Path, shape: tuple[int, int]) -> Frame | None:
     try:
         arrays = load(path.read_bytes())
-        frame = Frame(**{f.name: arrays.get(f.name) for f in fields(Frame)})
+        members: dict[str, Any] = {f.name: arrays.get(f.name) for f in fields(Frame)}
+        frame = Frame(**members)
     except (OSError, SafetensorError):
         return None
     return frame if _is_usable(frame, shape) else None

@@ -31,7 +31,7 @@ PHOTO_SUFFIXES = frozenset(
 
 # Pillow also reads PostScript, PSD and forty other formats: more parsers than a stranger's file should meet.
 # Its JPEG reader opens MPO, the two-lens JPEG of phones and stereo cameras, as well.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _HEVC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
 _HEIF_BRANDS = frozenset((b"mif1", b"msf1"))

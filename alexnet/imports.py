@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -162,9 +162,8 @@ def from_folder(root: Path) -> Source:
         for name in list_files(root):
             file = root / name
             with contextlib.suppress(FileNotFoundError):  # it went away since it was listed
-                yield Member(
-                    name, file.stat().st_size, None if file.is_file() else "a device", partial(open, file, "rb")
-                )
+                opened: Any = partial(open, file, "rb")
+                yield Member(name, file.stat().st_size, None if file.is_file() else "a device", opened)
 
     return Source(root.name, members)
 
@@ -185,7 +184,8 @@ def plan(source: Source) -> Plan:
     Raises:
         DataError: the source cannot be read, unpacks to suspiciously much, or holds no labelled photo.
     """
-    skipped, sizes = [], {}
+    skipped: list[Skip] = []
+    sizes: dict[str, int] = {}
     try:
         with _whole(source):
             for member in source.members():
@@ -364,7 +364,10 @@ def _require_room(plan: Plan) -> None:
 
 def _copy(plan: Plan, called: Mapping[str, str | None], work: Path, progress: Progress | None) -> list[Skip]:
     """Write what `plan` takes below `work`; returns what could not be, or was not wanted."""
-    skipped, taken, seen, done, told = [], set(), set(), 0, 0
+    skipped: list[Skip] = []
+    taken: set[str] = set()
+    seen: set[str] = set()
+    done = told = 0
     work.mkdir()
     with _whole(plan.source):
         for member in plan.source.members():
@@ -373,7 +376,7 @@ def _copy(plan: Plan, called: Mapping[str, str | None], work: Path, progress: Pr
                 continue
             seen.add(member.name)
             done += member.bytes
-            reason = "of a class that was left out"
+            reason: str | None = "of a class that was left out"
             if (title := called[label.label]) is not None:
                 path = _free_path(work / (label.split or "") / title, member.name, taken)
                 reason = _write(member, path)

@@ -108,8 +108,8 @@ def fit(state: Mapping[str, Tensor], recipe: Recipe, classes: int, *, ordered: b
     else:
         pairs = []
         for kind in (4, 1, 2):
-            ours, theirs = ([layer for layer in layers if layer.kind == kind] for layers in (wanted, found))
-            pairs += _pair(ours, theirs, network, ordered)
+            needed, given = ([layer for layer in layers if layer.kind == kind] for layers in (wanted, found))
+            pairs += _pair(needed, given, network, ordered)
     renamed = {}
     for ours, theirs in pairs:
         for role, blank in ours.tensors.items():

@@ -139,4 +139,4 @@ def colours(table: Colormap, position: ArrayLike) -> np.ndarray:
     """RGB (..., 3), 0 to 255, at `position` (...) in `table`, from 0, its first anchor, to 1, its last."""
     anchors = np.array([tuple(bytes.fromhex(anchor[1:])) for anchor in table.anchors])
     at = np.linspace(0, 1, len(anchors))
-    return np.stack([np.interp(position, at, channel) for channel in anchors.T], axis=-1)
+    return np.stack([np.interp(np.asarray(position), at, channel) for channel in anchors.T], axis=-1)

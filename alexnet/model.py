@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -243,6 +243,7 @@ def _initialize_as_in_2012(network: AlexNet) -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.normal_(layer.weight, std=0.01)
             is_hidden = isinstance(layer, nn.Linear) and layer is not network.classifier[-1]
+            assert layer.bias is not None
             nn.init.constant_(layer.bias, 1.0 if is_hidden or name in BIASED else 0.0)
 
 
@@ -256,11 +257,12 @@ def from_recipe(recipe: Recipe, num_classes: int) -> AlexNet | MLP:
     """The network that `recipe` asks for, freshly initialised, for `num_classes` classes."""
     hidden = whole_numbers(recipe, "hidden")
     if recipe.network == "mlp":
-        return MLP(num_classes, recipe.image_size, hidden, recipe.activation, recipe.dropout)
+        activation: Any = recipe.activation  # among the choices, as a Recipe checks
+        return MLP(num_classes, recipe.image_size, hidden, activation, recipe.dropout)
     return AlexNet(
         num_classes=1 if recipe.single_logit else num_classes,
-        normalization=recipe.normalization,
-        norm_place=recipe.norm_place,
+        normalization=recipe.normalization,  # type: ignore[arg-type]  # a Recipe's are among them
+        norm_place=recipe.norm_place,  # type: ignore[arg-type]  # a Recipe's are among them
         groups=recipe.groups,
         dropout=dropout_of_layers(recipe.dropout, recipe.dropout_by_layer, len(hidden)),
         geometry=Geometry(
@@ -271,7 +273,7 @@ def from_recipe(recipe: Recipe, num_classes: int) -> AlexNet | MLP:
             avgpool=recipe.avgpool,
             hidden=hidden,
         ),
-        initialization=recipe.initialization,
+        initialization=recipe.initialization,  # type: ignore[arg-type]  # a Recipe's are among them
     )
 
 

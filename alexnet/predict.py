@@ -79,7 +79,8 @@ class Classifier:
         squares = [self.transform.crop_photo(photo) for photo in photos]
         logits, scores = self.examine(self.transform.stack(squares))
         rows = logits.softmax(dim=1).tolist()
-        shares = [None] * len(rows) if scores is None else self.familiarity.share(scores).tolist()
+        head = self.familiarity
+        shares = head.share(scores).tolist() if head and scores is not None else [None] * len(rows)
         seconds = (time.perf_counter() - started) / len(photos)
         inputs = [self.transform.centre(square) for square in squares]
         return [self._predict(*each, seconds) for each in zip(rows, shares, inputs, strict=True)]
@@ -103,7 +104,8 @@ class Classifier:
         def look(x: Tensor) -> Tensor:
             if self.familiarity is None:
                 return self.model(x)
-            descriptors, output = familiarity.describe(self.model, familiarity.pooled(self.model, x))
+            network: Any = self.model  # where there is a head, one of those that it was made for
+            descriptors, output = familiarity.describe(network, familiarity.pooled(network, x))
             scores.append(self.familiarity.score(descriptors))
             return output
 
@@ -139,7 +141,7 @@ def load_classifier(run: Run, device: str | torch.device = "cpu") -> Classifier:
     network.to_empty(device="cpu")
     weights.load_into(network, run.weights)
     network.eval().requires_grad_(False).to(device)
-    colours = {name: tuple(config[name]) for name in ("mean", "std")}
+    colours: dict[str, Any] = {name: tuple(config[name]) for name in ("mean", "std")}
     transform = replace(EvalTransform.from_recipe(recipe), **colours)
     classes, temperature = tuple(config["classes"]), calibration.read(run.path).temperature
     head, place = familiarity.load(run.path, familiarity.width(network)), torch.device(device)

@@ -266,7 +266,7 @@ def _ends(name: str, recipe: Recipe, flatness: Tensor) -> Tensor:
         shares = torch.zeros(6, 2)
         shares[{"rotation": [0], "shear": [1], "shift": [2, 3], "zoom": [4, 5]}[name]] = ends
         return affine_maps(recipe, shares)
-    return {
+    others: dict[str, Callable[[], Tensor]] = {
         "flip": lambda: ends > 0,
         "blur": lambda: torch.tensor([0.0, value]),
         "pca_colour": lambda: tints(TAIL * value * torch.outer(-ends, torch.tensor([1.0, 0.0, 0.0]))),
@@ -274,4 +274,5 @@ def _ends(name: str, recipe: Recipe, flatness: Tensor) -> Tensor:
         # Beyond a half the two photos only change their roles.
         "mixup": lambda: torch.tensor([1.0, 0.5]),
         "cutmix": lambda: cut_boxes(torch.tensor([1.0, 0.5]), torch.full((2, 2), 0.5)),
-    }.get(name, lambda: 1 + value * ends)()
+    }
+    return others[name]() if name in others else 1 + value * ends

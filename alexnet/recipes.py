@@ -511,7 +511,7 @@ def map_sides(recipe: Recipe) -> tuple[int, ...]:
     return tuple(sides)
 
 
-def _checked(f: dataclasses.Field, value: Any) -> Any:
+def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
     """`value` as the type of field `f`, within the field's choices and range; otherwise a RecipeError."""
     kind = {"int": int, "float": float, "bool": bool, "str": str}[str(f.type)]
     accepted = (int, float) if kind is float else kind

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeGuard, get_type_hints
 
 from filelock import FileLock, Timeout
 
@@ -80,7 +80,7 @@ class Status:
     images_per_s: float | None = None
     device: str = ""
     memory_bytes: int | None = None
-    best: dict | None = None  # {"epoch", "accuracy", "loss"} on validation
+    best: dict | None = None  # type: ignore[type-arg]  # {"epoch", "accuracy", "loss"} on validation; read as `STATUS`
     updated: float = 0.0  # seconds since 1970
     live: bool = False
 
@@ -188,8 +188,8 @@ class Run(Job):
     @property
     def created(self) -> float:
         """When the run was made, in seconds since 1970, or 0 where `run.json` does not say; raises as `config`."""
-        created = self.config.get("created")
-        return created if fits(created, float) else 0.0
+        created: Any = self.config.get("created")
+        return float(created) if fits(created, float) else 0.0
 
     @property
     def recipe(self) -> Recipe:
@@ -347,7 +347,7 @@ def _claim(path: Path | None, name: str) -> Path:
     raise RunError("Too many runs were started within one second; wait a moment and start again.")
 
 
-_children: list[subprocess.Popen] = []  # held so that a finished trainer is reaped, never left a zombie
+_children: list[subprocess.Popen[bytes]] = []  # held so that a finished trainer is reaped, never left a zombie
 
 
 def launch(run: Run) -> None:
@@ -400,7 +400,7 @@ def trainer(run: Run) -> list[str]:
     return [sys.executable, "-u", *command]
 
 
-def _give_way(trainer: subprocess.Popen) -> None:
+def _give_way(trainer: subprocess.Popen[bytes]) -> None:
     """Let the pages and other programs have the processor first; an otherwise idle one trains as fast as ever."""
     if sys.platform != "win32":
         with contextlib.suppress(OSError):  # it has ended already
@@ -538,11 +538,11 @@ def _status(values: dict[str, Any]) -> Status:
     return Status(**usable)
 
 
-def _are_names(values: list) -> bool:
+def _are_names(values: list[Any]) -> bool:
     return len(values) > 0 and all(isinstance(value, str) for value in values)
 
 
-def _has(value: Any, kinds: dict[str, Any]) -> bool:
+def _has(value: Any, kinds: dict[str, Any]) -> TypeGuard[dict[str, Any]]:
     """Whether `value` is an object that has all these members, each of its kind."""
     return isinstance(value, dict) and all(fits(value.get(name), kind) for name, kind in kinds.items())
 

@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -226,8 +226,8 @@ def attribute(
         if mirror:
             mirrored = x.detach().flip(3).requires_grad_()
             attribution = (attribution + _COMPUTE[method](network, mirrored, index, place).flip(1)) / 2
-    attribution = _finite(attribution)
-    return np.zeros_like(attribution) if _is_rounding(attribution, method) else attribution
+    numbers = _finite(attribution)
+    return np.zeros_like(numbers) if _is_rounding(numbers, method) else numbers
 
 
 def _explains_mirror(classifier: Classifier, method: str) -> bool:
@@ -301,7 +301,7 @@ def convolutions(model: nn.Module) -> dict[str, nn.Module]:
     """
     places: dict[str, nn.Module] = {}
     name = ""
-    for path, module in model.features.named_modules():
+    for path, module in model.get_submodule("features").named_modules():
         if isinstance(module, nn.Conv2d):
             name = path.rpartition(".")[2]
             places[name] = module
@@ -383,7 +383,7 @@ def _smoothgrad(network: _Network, x: Tensor, target: int, place: nn.Module | No
     return tunnel.attribute(x, stdevs=spread, target=target, abs=False, **samples)[0].abs().amax(dim=0)
 
 
-class _SeededNoise(NoiseTunnel):
+class _SeededNoise(NoiseTunnel):  # type: ignore[misc]  # Captum is untyped
     """A noise tunnel that is the same each time; Captum's own draws from the generator that all threads share."""
 
     def __init__(self, method: Saliency) -> None:
@@ -480,7 +480,7 @@ def _with_windows_apart(model: nn.Module) -> nn.Module:
 class _WindowsApart(nn.Module):
     """Lays the windows of a pooling side by side: (N, C, H, W) to (N, C, rows * size, columns * size)."""
 
-    def __init__(self, size: int, stride: int) -> None:
+    def __init__(self, size: Any, stride: Any) -> None:
         super().__init__()
         self.size, self.stride = size, stride
 

@@ -56,7 +56,7 @@ class State:
         """Set the network to training; frozen layers stay in evaluation, so that their statistics stay, too."""
         self.model.train()
         if recipe.freeze_features:
-            self.model.features.eval()
+            self.model.get_submodule("features").eval()
 
     def average(self, decay: float) -> None:
         """Take the weights of now into the running average, if the recipe has one."""
@@ -95,19 +95,20 @@ def initial_state(recipe: Recipe, classes: list[str], hardware: Hardware, *, bla
     """
     torch.manual_seed(recipe.seed)
     with torch.device("meta" if blank else "cpu"):
-        network: nn.Module = model.from_recipe(recipe, len(classes))
+        whole = model.from_recipe(recipe, len(classes))
     if blank:
-        network.to_empty(device="cpu")
+        whole.to_empty(device="cpu")
     elif recipe.start_from:
-        start_from(runs.find(recipe.start_from), network, classes)
-    network = network.to(hardware.device, memory_format=hardware.memory_format)
+        start_from(runs.find(recipe.start_from), whole, classes)
+    network: Any = whole.to(hardware.device).to(memory_format=hardware.memory_format)
     if recipe.freeze_features:
-        network.features.requires_grad_(False)
+        network.get_submodule("features").requires_grad_(False)
     if hardware.second is not None:
         network = lay_over(network, (hardware.device, hardware.second)).to(memory_format=hardware.memory_format)
     ema = AveragedModel(network, use_buffers=True) if recipe.ema else None
-    sums = (torch.zeros(3, device=hardware.device) for _ in range(2))
-    return State(network, ema, make_optimizer(network, recipe), Progress(*sums, parts=recipe.accumulation))
+    epoch_sums, record_sums = (torch.zeros(3, device=hardware.device) for _ in range(2))
+    progress = Progress(epoch_sums, record_sums, parts=recipe.accumulation)
+    return State(network, ema, make_optimizer(network, recipe), progress)
 
 
 def start_from(parent: Run, network: AlexNet | MLP, classes: list[str]) -> None:

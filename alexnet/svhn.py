@@ -49,7 +49,7 @@ def _read(file: Path, split: str) -> SVHN:
     """The digits of one file: `data` (N, 3, 32, 32) uint8 and `labels` (N,) int64, the digits themselves."""
     from torchvision import datasets  # here, because it takes seconds to import
 
-    class Digits(datasets.SVHN):
+    class Digits(datasets.SVHN):  # type: ignore[misc]  # torchvision is untyped
         split_list = {split: ["", file.name, None]}  # the file's digest was checked where it came from
 
     try:

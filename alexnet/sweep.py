@@ -77,7 +77,8 @@ class Sweep(Series):
             raise TypeError
         if plan.search not in SEARCHES or not 1 <= plan.trials <= MOST_TRIALS:
             raise ValueError
-        if plan.search == "grid" and plan.trials != math.prod(map(len, vary.values())):  # TypeError for a range
+        values: Any = vary.values()
+        if plan.search == "grid" and plan.trials != math.prod(map(len, values)):  # TypeError for a range
             raise ValueError
         return {"plan": plan}
 
@@ -206,7 +207,7 @@ def _ends(name: str, text: str) -> tuple[Any, Any]:
 def _combinations(recipe: Recipe, plan: Plan) -> Iterator[dict[str, Any]]:
     """The values that the trials try, in order; endless where numbers are drawn."""
     if plan.search == "grid":
-        return _product(plan.vary)
+        return _product(plan.vary)  # type: ignore[arg-type]  # a grid has no ranges
     return _draws(plan.vary, random.Random(recipe.seed))
 
 
@@ -216,7 +217,7 @@ def _product(vary: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 def _draws(vary: Mapping[str, Values], generator: random.Random) -> Iterator[dict[str, Any]]:
     """Combinations, each of them once, until there seem to be no more."""
-    seen: set[tuple] = set()
+    seen: set[tuple[Any, ...]] = set()
     misses = 0
     while misses < 10 * MOST_TRIALS:
         values = {name: _draw(name, choices, generator) for name, choices in vary.items()}
@@ -233,7 +234,7 @@ def _draw(name: str, choices: Values, generator: random.Random) -> Any:
     if choices.is_logarithmic:
         number = math.exp(generator.uniform(math.log(choices.low), math.log(choices.high)))
     elif FIELDS[name].type == "int":
-        number = generator.randint(choices.low, choices.high)
+        number = generator.randint(int(choices.low), int(choices.high))
     else:
         number = generator.uniform(choices.low, choices.high)
     return _readable(name, number, choices)
@@ -303,7 +304,7 @@ def _distribution(name: str, choices: Values) -> Any:
 
     if isinstance(choices, tuple):
         return CategoricalDistribution(choices)
-    kind = IntDistribution if FIELDS[name].type == "int" else FloatDistribution
+    kind: Any = IntDistribution if FIELDS[name].type == "int" else FloatDistribution
     return kind(choices.low, choices.high, log=choices.is_logarithmic)
 
 
@@ -327,7 +328,7 @@ def create(recipe: Recipe, plan: Plan, name: str, dataset: data.Dataset, path: P
     """
     recipe = runs.fitted(recipe, dataset)
     vary = dict(plan.vary)
-    if parents := vary.get("start_from"):
+    if isinstance(parents := vary.get("start_from"), tuple):
         vary["start_from"] = tuple(runs.fitted(recipe.replace(start_from=run), dataset).start_from for run in parents)
     deciding = [name for name in vary if FIELDS[name].metadata["group"] in ("data", "model")]
     seen = set()

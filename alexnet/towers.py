@@ -36,7 +36,7 @@ class TwoTowers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(N, num_classes)` on the first device, of normalised photos `(N, 3, H, W)` on any device."""
-        maps = self.features([x.to(tower.conv1.weight.device) for tower in self.features])
+        maps = self.features([x.to(next(tower.parameters()).device) for tower in self.features])
         (logits,) = self.classifier([torch.flatten(self.avgpool(half), 1) for half in maps])
         return logits
 
@@ -50,8 +50,8 @@ class TwinSequential(nn.ModuleList):
     def __init__(self, towers: Sequence[nn.Sequential]) -> None:
         super().__init__(towers)
         # Hooks, unlike an overridden `load_state_dict`, are also called when a network around this one is loaded.
-        self.register_state_dict_post_hook(_merge)
-        self.register_load_state_dict_pre_hook(_split)
+        self.register_state_dict_post_hook(_merge)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_split)  # type: ignore[no-untyped-call]
 
     def forward(self, halves: list[Tensor]) -> list[Tensor]:
         """What each tower puts out for its half `(N, C / 2, ...)` of the input, which is on its device."""
@@ -100,9 +100,9 @@ def lay_over(network: AlexNet, devices: tuple[Device, Device]) -> TwoTowers:
     Raises:
         ValueError: the network has no towers.
     """
-    if network.features.conv2.groups != 2:
+    if network.features.get_submodule("conv2").groups != 2:
         raise ValueError("Only a network with two towers can be laid over two devices; make it with groups=2.")
-    output = network.classifier[-1]
+    output: Any = network.classifier[-1]
     features, classifier = (_twins(block, output, devices) for block in (network.features, network.classifier))
     towers = TwoTowers(features, copy.deepcopy(network.avgpool), classifier)
     towers.load_state_dict(network.state_dict())
@@ -127,7 +127,8 @@ def _half(layer: nn.Module, *, whole: bool) -> nn.Module:
     """The layer of one tower, where `layer` is that of the network; a fully connected one may stay `whole`."""
     if isinstance(layer, nn.Conv2d):
         shape = layer.in_channels // layer.groups, layer.out_channels // 2
-        half: nn.Module = nn.Conv2d(*shape, layer.kernel_size, layer.stride, layer.padding)
+        window: Any = layer.kernel_size, layer.stride, layer.padding
+        half: nn.Module = nn.Conv2d(*shape, *window)
     elif isinstance(layer, nn.Linear):
         half = nn.Linear(layer.in_features, layer.out_features // (1 if whole else 2))
     elif isinstance(layer, nn.BatchNorm2d):

@@ -48,7 +48,7 @@ def _begin(run: Run) -> Any:
             name=run.id,
             id=run.id.replace("/", "-"),  # a slash is not allowed here
             resume="allow",
-            mode=mode,
+            mode=mode,  # type: ignore[arg-type]  # a Recipe's is among them
             dir=str(run.path),
             config={**run.recipe.to_dict(), "dataset": run.config["dataset"], "classes": run.config["classes"]},
         )

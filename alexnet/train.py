@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 import traceback
@@ -117,7 +118,7 @@ def load_photos(run: Run, reporter: Reporter) -> Photos:
     dataset = dataset.subset(recipe)
     data.check_trainable(dataset)
     parts = data.split(dataset, recipe)
-    how = {"cache": recipe.cache, "progress": reporter.preparing}
+    how: dict[str, Any] = {"cache": recipe.cache, "progress": reporter.preparing}
     centre = f"centre of {'squashed ' if transform.squash else ''}{transform.resize}"
     return Photos(
         dataset=dataset,
@@ -199,7 +200,7 @@ def _try_out(session: Session) -> Session:
 
 def _with_hardware(session: Session, hardware: Hardware) -> Session:
     """`session` on this hardware, its step compiled or not."""
-    functions = {"forward": session.state.model, "augment": augment, "mix": mix}
+    functions: dict[str, Any] = {"forward": session.state.model, "augment": augment, "mix": mix}
     if hardware.compile:
         session.reporter.say(message="Compiling the network, about a minute.")
         functions = {name: torch.compile(function, dynamic=False) for name, function in functions.items()}
@@ -330,7 +331,8 @@ def train_step(session: Session, chosen: Tensor, images: Tensor) -> None:
             torch.manual_seed(dropout_seed)
             place_in_batch(state.model, share.start + part.start, len(chosen))
         alone = group.size > 1 and part is not parts[-1]  # gradients are exchanged once, with the last part
-        with session.forward.no_sync() if alone else contextlib.nullcontext():
+        forward: Any = session.forward  # that of several processes, where one is alone
+        with forward.no_sync() if alone else contextlib.nullcontext():
             sums.append(_backward(session, images[part], labels[part], choices[part], len(chosen)))
     if recipe.clip_norm:
         nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_norm)
@@ -373,7 +375,7 @@ def _save(session: Session) -> None:
     """Write a checkpoint, in the leading process; never one that nothing can be made of any more."""
     state, progress = session.state, session.state.progress
     progress.seconds = session.clock.seconds()
-    sums = {name: session.group.sum(getattr(progress, name)) for name in ("epoch_sums", "record_sums")}
+    sums: dict[str, Any] = {name: session.group.sum(getattr(progress, name)) for name in ("epoch_sums", "record_sums")}
     _require_finite(session, sums["record_sums"][0].item())
     if session.group.leads:
         of_all = dataclasses.replace(state, progress=dataclasses.replace(progress, **sums))
@@ -478,7 +480,7 @@ def _same_sized_batches(images: inputs.Kept | inputs.Streamed, size: int) -> Ite
         batch = torch.from_numpy(images[start : start + size])
         return torch.cat([batch, batch.new_zeros(size - len(batch), *batch.shape[1:])])
 
-    return (lambda start=start: read(start) for start in range(0, len(images), size))
+    return (functools.partial(read, start) for start in range(0, len(images), size))
 
 
 def _finish(run: Run, session: Session, ending: str) -> None:
@@ -489,6 +491,7 @@ def _finish(run: Run, session: Session, ending: str) -> None:
     if photos.test:
         evaluation = evaluate(load_classifier(run, device), photos.dataset, photos.test, reporter.preparing)
     splits = data.split_counts(photos.dataset, recipe)
+    assert progress.best is not None
     write_report(run.path, evaluation, split=split, best_epoch=progress.best["epoch"], splits=splits)
     if split == "test":
         loss, accuracy = evaluation.metrics["loss"], evaluation.metrics["accuracy"]

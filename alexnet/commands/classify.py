@@ -14,7 +14,7 @@ MOST_TOLD = 5  # classes whose probability is told in words, the likeliest
 OPACITY = 0.6  # of the strongest evidence over the photo
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     classify = commands.add_parser("classify", help="say what is on photos")
     classify.add_argument("photos", nargs="+", type=Path, metavar="PHOTO")
     classify.add_argument("--run", help=RUN_HELP)
@@ -114,7 +114,7 @@ def _attribute(classifier: Any, photo: Any, name: str, target: str, options: arg
     """What `saliency.attribute` returns and raises; says how far a slow method is, and where one found nothing."""
     from alexnet import saliency
 
-    method = saliency.METHODS.get(name)
+    method: Any = saliency.METHODS.get(name)  # None is refused by `attribute`
     layer = None if options.saliency == "all" and not method.layered else options.layer
 
     def tell(share: float) -> None:

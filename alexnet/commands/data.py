@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from alexnet import data
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("data", help="look at a dataset, download or import one")
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     report = actions.add_parser("report", help="say what was found, what is used, and what was skipped and why")

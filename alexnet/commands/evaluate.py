@@ -10,7 +10,7 @@ from alexnet.commands import DATA_HELP, RUN_HELP, chosen_run, print_confusion, s
 from alexnet.measures import interval
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     evaluate = commands.add_parser("evaluate", help="measure a run on photos whose labels are known")
     evaluate.add_argument("--data", required=True, help=DATA_HELP)
     evaluate.add_argument("--run", help=RUN_HELP)

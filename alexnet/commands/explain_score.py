@@ -12,7 +12,7 @@ from typing import Any
 from alexnet.commands import DATA_HELP, RUN_HELP, UsageError, chosen_run, show_progress
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     score = commands.add_parser("explain-score", help="measure saliency maps on photos in which the object is outlined")
     score.add_argument("--data", required=True, help=DATA_HELP)
     score.add_argument(

@@ -9,7 +9,7 @@ from alexnet import bundle, runs
 from alexnet.commands import RUN_HELP, UsageError, chosen_run, show_progress
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     export = commands.add_parser("export", help="write a run as a small folder to ship, its whole weights, or a bundle")
     export.add_argument("--run", required=True, help=RUN_HELP)
     export.add_argument(

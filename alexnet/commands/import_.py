@@ -11,7 +11,7 @@ from alexnet.commands import DATA_HELP, UsageError, show_progress
 from alexnet.recipes import RECIPES, Recipe, parse_setting
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("import", help="make a run of weights that other PyTorch code saved, or of a bundle")
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="a state_dict, as .pth, .pt or .safetensors, or a bundle, .zip"

@@ -12,7 +12,7 @@ from alexnet.recipes import RECIPES, Recipe, changed_settings
 ABOUT = ("name", "title", "source", "published")
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("recipes", help="list the recipes, or all that one of them sets")
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="a recipe: what it sets, and where it differs from its source"

@@ -9,7 +9,7 @@ from pathlib import Path
 from alexnet.commands import RUN_HELP, chosen_run, show_progress
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     submit = commands.add_parser(
         "submit",
         help="answer Kaggle's photos of dogs and cats without labels",

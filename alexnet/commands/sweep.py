@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COLUMNS = ("validation", "epoch", "test", "seconds", "state")
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     sweep = commands.add_parser("sweep", help="train runs that differ in a few settings, and find the best")
     sweep.add_argument(
         "--vary",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alexnet import data, folds
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     train = commands.add_parser("train", help="train a run, or go on with one")
     add_options(train)
     train.add_argument(
@@ -122,7 +122,7 @@ def _train_in_group(options: argparse.Namespace, given: dict[str, Any]) -> int:
             if group.leads:
                 raise
             return 1
-        return work(runs.find(group.agree(path)), group)
+        return work(runs.find(group.agree(path)), group)  # type: ignore[arg-type]  # the leader's is a path
 
 
 def _run_to_train(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
