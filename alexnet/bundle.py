@@ -239,8 +239,13 @@ def _follow(arguments: list[str], progress: Progress) -> None:
     """Run a command of `python -m alexnet` that tells its progress."""
     # Appended to, so that reading it here does not move the place at which the process writes.
     with tempfile.TemporaryFile("a+", encoding="utf-8", newline="") as told:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": told}
-        child = subprocess.Popen([sys.executable, "-m", "alexnet", *arguments], cwd=runs.PROJECT, **streams)
+        child = subprocess.Popen(
+            [sys.executable, "-m", "alexnet", *arguments],
+            cwd=runs.PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+        )
         try:
             while child.poll() is None:
                 progress(*_last_report(told))

@@ -7,6 +7,7 @@ python classify.py PHOTO...             # or with --json, one JSON object and no
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -37,14 +38,14 @@ class Classifier:
         about = self.session.get_modelmeta().custom_metadata_map
         self.run, self.classes, self.abstain = (json.loads(about[name]) for name in ("run", "classes", "abstain"))
 
-    def __call__(self, photo: Image.Image) -> dict:
+    def __call__(self, photo: Image.Image) -> dict[str, Any]:
         """Label, familiarity and probabilities; the label is None where the photo looks like none of the classes."""
         outputs = [output.name for output in self.session.get_outputs()]
         answer = dict(zip(outputs, self.session.run(None, {"photo": np.asarray(photo)}), strict=True))
         probabilities = dict(zip(self.classes, answer["probabilities"].tolist(), strict=True))
         familiarity = float(answer["familiarity"]) if "familiarity" in answer else None
         is_known = familiarity is None or familiarity >= self.abstain
-        label = max(probabilities, key=probabilities.get) if is_known else None
+        label = max(probabilities, key=lambda name: probabilities[name]) if is_known else None
         return {"label": label, "familiarity": familiarity, "probabilities": probabilities}
 
 

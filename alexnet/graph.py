@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from alexnet import familiarity, weights
 from alexnet.augment import EvalTransform
+from alexnet.model import AlexNet
 from alexnet.predict import Classifier, class_logits, load_classifier
 from alexnet.runs import Run
 
@@ -49,7 +51,7 @@ def write(run: Run, file: Path) -> None:
 def _export(network: nn.Module, outputs: list[str]) -> torch.onnx.ONNXProgram:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode():
-        return torch.onnx.export(
+        program = torch.onnx.export(
             network,
             (torch.zeros(EXAMPLE, dtype=torch.uint8),),
             dynamo=True,
@@ -58,6 +60,8 @@ def _export(network: nn.Module, outputs: list[str]) -> torch.onnx.ONNXProgram:
             input_names=["photo"],
             output_names=outputs,
         )
+    assert program is not None  # it is None where a file is written at once
+    return program
 
 
 def resampling(start: Tensor, length: Tensor, source: int, target: int) -> Tensor:
@@ -127,7 +131,7 @@ class Portable(nn.Module):
         self.temperature, self.familiarity = classifier.temperature, classifier.familiarity
         for name, (left, right) in factors.items():
             layer = self.network.get_submodule(name)
-            self.network.set_submodule(name, Factored(left, right, layer.bias))
+            self.network.set_submodule(name, Factored(left, right, cast(Tensor, layer.bias)))
 
     def forward(self, photo: Tensor) -> tuple[Tensor, ...]:
         """As the class says."""
@@ -135,13 +139,15 @@ class Portable(nn.Module):
         x = torch.cat([*views, *(view.flip(3) for view in views)] if self.mirror else views)
         if self.familiarity is None:
             return (self._probabilities(self.network(x)),)
-        descriptors, output = familiarity.describe(self.network, familiarity.pooled(self.network, x))
-        return self._probabilities(output), self._share(self.familiarity.score(descriptors).mean())
+        network = cast(AlexNet, self.network)  # no other has been taught it
+        descriptors, output = familiarity.describe(network, familiarity.pooled(network, x))
+        score = self.familiarity.score(descriptors).mean()
+        return self._probabilities(output), _share(self.familiarity.reference, score)
 
     def _probabilities(self, output: Tensor) -> Tensor:
         return (class_logits(output).mean(dim=0) / self.temperature).softmax(dim=0)
 
-    def _share(self, score: Tensor) -> Tensor:
-        """As `Familiarity.share`; a comparison with each score of validation photos is cheap and every runtime has it."""
-        reference = self.familiarity.reference
-        return (1 + (reference < score).sum()) / (1 + len(reference))
+
+def _share(reference: Tensor, score: Tensor) -> Tensor:
+    """As `Familiarity.share`; a comparison with each score of validation photos is cheap and every runtime has it."""
+    return (1 + (reference < score).sum()) / (1 + len(reference))

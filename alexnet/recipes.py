@@ -517,7 +517,9 @@ def _checked(f: dataclasses.Field[Any], value: Any) -> Any:
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (kind is not bool and isinstance(value, bool)):
         raise RecipeError(f.name, f"{value!r} is not {_KIND_WORDS[kind]}.")
-    if kind is str and value.encode("utf-8", "replace").decode() != value:  # from a command line in another encoding
+    if (
+        isinstance(value, str) and value.encode("utf-8", "replace").decode() != value
+    ):  # from a command line in another encoding
         raise RecipeError(f.name, "it holds bytes that are no text; write it anew, in UTF-8.")
     choices, low, high = f.metadata["choices"], f.metadata["min"], f.metadata["max"]
     if choices and value not in choices:

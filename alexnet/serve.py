@@ -6,7 +6,7 @@ Photos stay in memory. Starlette and uvicorn are what Streamlit itself runs on.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,7 +101,7 @@ def application(classifier: Classifier, hosts: Sequence[str] = LOCAL_HOSTS) -> S
         Route("/health", health),
         Route("/openapi.json", openapi),
     ]
-    handlers = {HTTPException: _as_json, Exception: _failure}
+    handlers: dict[Any, Any] = {HTTPException: _as_json, Exception: _failure}
     return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_KnownHosts, hosts=hosts)])
 
 
@@ -127,7 +127,7 @@ async def _photos(request: Request) -> list[tuple[str, bytes]]:
     return photos
 
 
-async def _limited(request: Request) -> AsyncIterator[bytes]:
+async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
     """The body, as long as it is not too large."""
     announced = request.headers.get("content-length", "0")
     received = int(announced) if announced.isdecimal() else 0
@@ -171,7 +171,10 @@ def _failure(_: Request, __: Exception) -> JSONResponse:
 def description(classifier: Classifier) -> dict[str, Any]:
     """The OpenAPI description of `application`."""
     probability = {"type": "number", "minimum": 0, "maximum": 1}
-    nullable = {"familiarity": {**probability, "type": ["number", "null"]}, "label": {"type": ["string", "null"]}}
+    nullable: dict[str, dict[str, Any]] = {
+        "familiarity": {**probability, "type": ["number", "null"]},
+        "label": {"type": ["string", "null"]},
+    }
     probabilities = dict.fromkeys(classifier.classes, probability)
     answer = {
         "file": {"type": "string", "description": "the name that it was sent under"},

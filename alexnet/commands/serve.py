@@ -9,7 +9,7 @@ from alexnet.commands import RUN_HELP, chosen_run
 EVERYWHERE = ("0.0.0.0", "::")  # addresses at which a server listens on every network, and that nobody asks for
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("serve", help="answer programs over HTTP: POST photos to /classify")
     parser.add_argument("--run", help=RUN_HELP)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at; this machine only by default")
