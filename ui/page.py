@@ -13,6 +13,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import StopException
 
 from alexnet.errors import LabError
+from alexnet.public import PublicError
 from alexnet.recipes import RecipeError
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +49,8 @@ def plain_errors() -> Iterator[None]:
         yield
     except RecipeError as error:
         st.error(plain(str(error).replace(error.field, label_of(error.field), 1)))
+    except PublicError as error:
+        st.info(plain(str(error)))
     except LabError as error:
         st.error(plain(str(error)))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from starlette.formparsers import MultiPartParser
 from streamlit import config
-from streamlit.errors import StreamlitSecretNotFoundError
+from streamlit.errors import StreamlitAuthError, StreamlitMissingAuthlibError, StreamlitSecretNotFoundError
 
 from alexnet import images, public
 from alexnet.public import Allowance, PublicError
@@ -40,8 +40,15 @@ def require_login() -> None:
         return
     st.title("AlexNet Lab")
     st.markdown("This app is for people who have an account with its owner.")
-    st.button("Log in", type="primary", icon=":material/login:", on_click=st.login)
+    st.button("Log in", type="primary", icon=":material/login:", on_click=_log_in)
     st.stop()
+
+
+def _log_in() -> None:
+    try:
+        st.login()
+    except (StreamlitAuthError, StreamlitMissingAuthlibError):
+        st.error("Nobody can log in yet: install Authlib (`pip install Authlib`), and check `[auth]` in secrets.toml.")
 
 
 def asks_for_login() -> bool:
@@ -62,22 +69,20 @@ def is_public() -> bool:
 
 def close_to_public(title: str, what: str) -> None:
     """End the script of a page that is not for strangers, with what they may do instead."""
-    with plain_errors():
-        try:
+    if public.is_on():
+        st.title(title)
+        with plain_errors():
             public.refuse(what)
-        except PublicError as error:
-            st.title(title)
-            st.info(plain(str(error)))
-            st.page_link("pages/classify.py", label="Classify photos", icon="🔍")
-            st.stop()
+        st.page_link("pages/classify.py", label="Classify photos", icon="🔍")
+        st.stop()
 
 
 def show_what_is_off() -> None:
     """A line at the end of each page for strangers."""
     if public.is_on():
         st.caption(
-            "Open to the public: photos are looked at in memory and kept nowhere. Training, datasets, folders, and whatever "
-            "would change a run are off."
+            "Open to the public: photos stay in memory and are never written to a disk. Training, datasets, folders, and "
+            "whatever would change a run are off."
         )
 
 
