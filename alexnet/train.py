@@ -260,8 +260,9 @@ def fit(run: Run, photos: Photos, hardware: Hardware, reporter: Reporter, group:
         if is_out_of_memory(error):
             raise TrainingError("The device ran out of memory; resume with other programs closed.") from None
         if is_device_lost(error):
+            traceback.print_exc()
             why = str(error).partition("\n")[0]
-            raise TrainingError(f"The GPU stopped working ({why}); resume, or restart the computer first.") from error
+            raise TrainingError(f"The GPU stopped working ({why}); resume, or restart the computer first.") from None
         raise
 
 
