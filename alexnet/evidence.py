@@ -211,8 +211,8 @@ class Evidence:
         )
         if self.faithful:
             removal = (
-                "Removing what this map marks takes the answer away, and showing it brings the answer back, sooner "
-                f"than in a random order ({areas})"
+                "Removing what this map marks and showing it, taken together, change the answer sooner than in a random "
+                f"order ({areas})"
             )
         else:
             removal = (
