@@ -681,7 +681,11 @@ def test_a_damaged_cache_is_made_again(pets, content):
     assert np.array_equal(data.cached(pets, pets.photos, squash, "squash", 4), expected)
 
 
-@pytest.mark.parametrize("change", [lambda a: a[1:], lambda a: a[:, :, :2], np.int16, np.float32], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [lambda a: a[1:], lambda a: a[:, :, :2], np.int16, np.float32],
+    ids=["a photo less", "narrower", "int16", "float32"],
+)
 def test_a_cache_of_another_shape_or_type_is_made_again(pets, change):
     expected = np.array(data.cached(pets, pets.photos, squash, "squash", 4))
     (file,) = cache_files()
