@@ -36,8 +36,15 @@ class Notebook:
         return logits.softmax(dim=1)[0].tolist()
 
     def attribute(self, content: bytes, method: str, target: int) -> Tensor:
-        """What Captum returns for the class with the index `target`, on the CPU."""
-        return METHODS[method](self.network, self.prepare(content), target).detach().cpu()
+        """What Captum returns for the class with the index `target`, on the CPU, `(views, C, S, S)`.
+
+        Of the photo, and of its mirror image, turned back, where `saliency.attribute` explains that too.
+        """
+        x = self.prepare(content)
+        found = [METHODS[method](self.network, x, target).detach()]
+        if self.mirror and not saliency.METHODS[method].slow:
+            found.append(METHODS[method](self.network, x.detach().flip(3), target).detach().flip(3))
+        return torch.cat(found).cpu()
 
 
 def _saliency(network: nn.Module, x: Tensor, target: int) -> Tensor:
