@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from starlette.formparsers import MultiPartParser
 from streamlit import config
-from streamlit.errors import StreamlitAuthError, StreamlitMissingAuthlibError, StreamlitSecretNotFoundError
+from streamlit.errors import StreamlitAuthError, StreamlitSecretNotFoundError
 
 from alexnet import images, public
 from alexnet.public import Allowance, PublicError
@@ -47,7 +47,7 @@ def require_login() -> None:
 def _log_in() -> None:
     try:
         st.login()
-    except (StreamlitAuthError, StreamlitMissingAuthlibError):
+    except StreamlitAuthError:
         st.error("Nobody can log in yet: install Authlib (`pip install Authlib`), and check `[auth]` in secrets.toml.")
 
 
