@@ -347,7 +347,7 @@ def _values_to_json(values: Values) -> Any:
 
 
 def _values_from_json(values: Any) -> Values:
-    if isinstance(values, list) and values:
+    if isinstance(values, list) and values and all(isinstance(value, str | int | float) for value in values):
         return tuple(values)
     ends = [values[end] for end in ("low", "high")]
     if not all(type(end) in (int, float) for end in ends):

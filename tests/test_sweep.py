@@ -462,6 +462,7 @@ def test_a_sweep_is_found_by_name_and_by_folder_as_it_was_made(make):
 
 DAMAGE = [
     {"vary": {}}, {"vary": {"colour": [1, 2]}}, {"vary": {"lr": 5}}, {"vary": {"lr": {"low": 1}}}, {"vary": {"lr": []}},
+    {"vary": {"lr": [{}, 1.0]}},
     {"vary": {"lr": {"low": "1", "high": 2}}}, {"vary": []}, {"search": "guess"}, {"trials": 0}, {"trials": 3}, {"trials": "2"},
     {"pruning": 1}, {"recipe": {"lr": "x"}}, {"data": 5}, {"created": None},
 ]  # fmt: skip
