@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,12 @@ from PIL import Image
 def _own_home(tmp_path, monkeypatch):
     """No test sees or touches the runs and the data of the project."""
     monkeypatch.setenv("ALEXNET_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(autouse=True)
+def _own_main(monkeypatch):
+    """No test leaves its page behind as the main module, which a process that a later test spawns would run again."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture
