@@ -43,7 +43,7 @@ Progress = Callable[[float], None]
 
 BASELINE = 0.0  # in normalised space: the mean colour of photos, a flat grey
 STEPS = 50  # points on the path of Integrated Gradients; the paper finds 20 to 300 enough
-STEPS_AT_ONCE = 5
+STEPS_AT_ONCE = 25  # half of them: a fifth faster than five at a time, and still stopped within a second or two
 SAMPLES = 50  # noisy copies for SmoothGrad; the paper sees little gain beyond
 SAMPLES_AT_ONCE = 5
 NOISE = 0.15  # of the photo's range; the paper finds 10 to 20 % best
@@ -65,7 +65,8 @@ class Method:
     `sentence` says what a person sees in the map, `warning` why it may mislead. A `signed` attribution is positive
     where the photo speaks for the class and negative where it speaks against it; the others are 0 or more. A `complete`
     one adds up to the logit of the photo less that of a flat grey. A `layered` one looks at a convolution that can be
-    chosen. A `slow` one takes seconds on a CPU.
+    chosen. A `slow` one takes seconds on a CPU. A `one_view` one explains the photo without its mirror image, even where
+    the answer is the mean of both: twice its passes would take too long.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Method:
     complete: bool = False
     layered: bool = False
     slow: bool = False
+    one_view: bool = False
     warning: str = ""
 
 
@@ -119,6 +121,7 @@ METHODS: dict[str, Method] = {
             "Smilkov et al. 2017, arXiv 1706.03825, section 2.2",
             f"{SAMPLES} forward and backward passes",
             slow=True,
+            one_view=True,
         ),
         Method(
             "input-x-gradient",
@@ -137,6 +140,7 @@ METHODS: dict[str, Method] = {
             signed=True,
             complete=True,
             slow=True,
+            one_view=True,
         ),
         Method(
             "deeplift",
@@ -160,8 +164,9 @@ METHODS: dict[str, Method] = {
             "Guided Grad-CAM",
             "Guided Backprop where Grad-CAM finds evidence: fine detail within the coarse regions.",
             "Selvaraju et al. 2017, arXiv 1610.02391, section 3.2",
-            "two forward and two backward passes a view",
+            "two forward and two backward passes",
             layered=True,
+            one_view=True,
             warning=FAILS_RANDOMISATION,
         ),
         Method(
@@ -172,6 +177,7 @@ METHODS: dict[str, Method] = {
             "one forward pass for each place of the patch, about 200",
             signed=True,
             slow=True,
+            one_view=True,
         ),
     )
 }
@@ -232,7 +238,7 @@ def attribute(
 
 def _explains_mirror(classifier: Classifier, method: str) -> bool:
     """Whether the attribution is the mean over a photo and its mirror image."""
-    return classifier.mirror and not METHODS[method].slow
+    return classifier.mirror and not METHODS[method].one_view
 
 
 def signed_gradcam(classifier: Classifier, x: Tensor, targets: Sequence[int]) -> np.ndarray:

@@ -42,7 +42,7 @@ class Notebook:
         """
         x = self.prepare(content)
         found = [METHODS[method](self.network, x, target).detach()]
-        if self.mirror and not saliency.METHODS[method].slow:
+        if self.mirror and not saliency.METHODS[method].one_view:
             found.append(METHODS[method](self.network, x.detach().flip(3), target).detach().flip(3))
         return torch.cat(found).cpu()
 

@@ -342,13 +342,13 @@ def test_what_speaks_for_one_of_two_classes_of_a_single_logit_speaks_against_the
 
 
 @pytest.mark.parametrize("method", saliency.METHODS)
-def test_where_the_answer_averages_the_mirror_image_a_quick_method_explains_both(convolutional, method):
+def test_where_the_answer_averages_the_mirror_image_a_method_of_one_pass_explains_both(convolutional, method):
     alone, other = (
         saliency.attribute(convolutional, photo, method, "dog") for photo in (noise(1), ImageOps.mirror(noise(1)))
     )
     convolutional.mirror = True
     found = saliency.attribute(convolutional, noise(1), method, "dog")
-    expected = alone if saliency.METHODS[method].slow else (alone + other[:, ::-1]) / 2
+    expected = alone if saliency.METHODS[method].one_view else (alone + other[:, ::-1]) / 2
     np.testing.assert_allclose(found, expected, atol=1e-6)
     if saliency.METHODS[method].complete:
         assert saliency.completeness(convolutional, noise(1), method, "dog", found).relative < 0.03
