@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +21,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from alexnet import saliency
+from alexnet.fairlock import FairLock
 from alexnet.predict import Classifier
 
 Progress = Callable[[float], None]
@@ -155,7 +155,7 @@ def _layers(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
 
 def with_network(classifier: Classifier, model: nn.Module) -> Classifier:
     """`classifier` around another network, which nobody shares."""
-    return replace(classifier, model=model, lock=threading.RLock())
+    return replace(classifier, model=model, lock=FairLock())
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

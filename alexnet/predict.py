@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from alexnet import calibration, familiarity, model, weights
 from alexnet.augment import EvalTransform
+from alexnet.fairlock import FairLock
 from alexnet.familiarity import ABSTAIN, Familiarity
 from alexnet.runs import Run
 
@@ -69,7 +69,7 @@ class Classifier:
     device: torch.device
     temperature: float = 1.0  # divides the logits, after those of all views were averaged
     familiarity: Familiarity | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: FairLock = field(default_factory=FairLock)
 
     def __call__(self, photos: Sequence[Image.Image]) -> list[Prediction]:
         """Classify upright RGB photos of any size."""

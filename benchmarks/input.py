@@ -71,7 +71,7 @@ def build_cache(bench: Bench) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    options = measure.parser(__doc__, SECONDS)
+    options = measure.parser_of_turns(__doc__, SECONDS)
     measure.add_training_options(options)
     return measure.main(options, compare, arguments)
 

@@ -78,7 +78,7 @@ def _sides(classifier: Classifier, content: bytes) -> dict[tuple[str, str], Side
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    options = measure.parser(__doc__, SECONDS)
+    options = measure.parser_of_turns(__doc__, SECONDS)
     options.add_argument("--run", help="the name or folder of a run; the shipped weights by default")
     options.set_defaults(device="cpu")  # where the app and the command line classify
     return measure.main(options, compare, arguments)

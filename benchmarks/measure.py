@@ -88,10 +88,17 @@ def _in_words(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------------- command line
 
 
-def parser(docstring: str, seconds: float) -> argparse.ArgumentParser:
-    """The options that every benchmark has; `seconds` is the default of one of them."""
+def parser(docstring: str) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
     options = argparse.ArgumentParser(description=docstring.partition("\n\n")[0])
     options.add_argument("--data", default="doodles", help="a dataset's name or a folder of photos (default: doodles)")
+    options.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return options
+
+
+def parser_of_turns(docstring: str, seconds: float) -> argparse.ArgumentParser:
+    """The options of a benchmark whose sides take turns; `seconds` is the default of one of them."""
+    options = parser(docstring)
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     options.add_argument(
         "--seconds",
@@ -99,7 +106,6 @@ def parser(docstring: str, seconds: float) -> argparse.ArgumentParser:
         default=seconds,
         help=f"when to end, counted from the start, with at least {LEAST_ROUNDS} rounds measured (default: %(default)g)",
     )
-    options.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return options
 
 

@@ -66,7 +66,7 @@ def _compare_norms(options: argparse.Namespace, recipe: Recipe, bench: Bench) ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
-    options = measure.parser(__doc__, SECONDS)
+    options = measure.parser_of_turns(__doc__, SECONDS)
     measure.add_training_options(options)
     options.add_argument("--norms", action="store_true", help="local response normalisation against batch norm")
     return measure.main(options, compare, arguments)

@@ -67,10 +67,11 @@ def show_answers(photos: list[ui.Photo], network: ui.Network, maps: int) -> list
     """What the network says of each photo, or why that photo cannot be used; of many also the count for each label."""
     from alexnet import familiarity
 
-    summary, cases = st.empty(), []
+    summary, line, cases = st.empty(), st.empty(), []
     for name, data in photos:
         try:
-            thumbnail, prediction = ui.answer(data, network[1], network[0])
+            with ui.queue_on_demand(line) as queue:
+                thumbnail, prediction = ui.answer(data, network[1], network[0], queue)
             places = ui.show_photo(name, thumbnail, prediction, len(photos) > 1, maps)
             cases.append(ui.Case(data, prediction, *network, places))
         except images.PhotoError as error:

@@ -318,7 +318,7 @@ def test_every_forward_holds_the_lock(coloured, colour_reader):
 
     class Watched(nn.Identity):
         def forward(self, x):
-            held.append(colour_reader.lock._is_owned())
+            held.append(colour_reader.lock.held)
             return x
 
     colour_reader.model.features.add_module("watched", Watched())

@@ -201,7 +201,7 @@ def test_cancelling_leaves_the_shared_network_alone(after):
     with pytest.raises(Cancelled):
         evidence.examine(classifier, RED, attribution, "saliency", "cat", cancel)
     assert all(torch.equal(value, classifier.model.state_dict()[name]) for name, value in before.items())
-    free = threading.Thread(target=classifier.lock.acquire, daemon=True)
+    free = threading.Thread(target=classifier.lock.__enter__, daemon=True)
     free.start()
     free.join(timeout=5)
     assert not free.is_alive()

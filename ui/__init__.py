@@ -17,7 +17,7 @@ from ui.maps import Case, Network, draw_maps, map_grid
 from ui.networks import Edition, answer, classifier, edition
 from ui.page import ROUTED, duration, guard, kept, numbers, plain, plain_errors
 from ui.photos import Photo, upload_photos
-from ui.progress import part_of, progress_on_demand, stop_button
+from ui.progress import part_of, progress_on_demand, queue_on_demand, stop_button
 from ui.run_actions import delete_button, name_button, open_trash, show_trash
 from ui.run_compare import show_comparison
 from ui.run_view import show_heading, show_overview
@@ -81,6 +81,7 @@ __all__ = [
     "plain",
     "plain_errors",
     "progress_on_demand",
+    "queue_on_demand",
     "require_login",
     "setting",
     "show_bundle",

@@ -13,12 +13,14 @@ from alexnet import images
 from ui.map_settings import MapSettings, choose_no_map, chosen_colormap
 from ui.networks import Edition, answer
 from ui.page import plain
-from ui.progress import part_of, progress_on_demand
+from ui.progress import in_line, part_of, progress_on_demand
 
 if TYPE_CHECKING:
     import numpy as np
     from streamlit.delta_generator import DeltaGenerator
 
+    from alexnet import data
+    from alexnet.fairlock import Told
     from alexnet.predict import Classifier, Prediction
     from alexnet.saliency import Completeness, Method
 
@@ -73,9 +75,11 @@ def draw_maps(cases: Sequence[Case], settings: MapSettings, place: DeltaGenerato
         for number, (case, method, show) in enumerate(wanted):
             tell = part_of(progress, f"{method.title}, map {number + 1} of {len(wanted)}", number, len(wanted))
             told = tell if method.slow or len(wanted) > 1 else None
+            queue = functools.partial(_tell_of_line, progress, number, len(wanted))
             target, layer = settings.target or case.prediction.best, settings.layer if method.layered else None
             try:
-                found, sums = explanation(case.data, case.edition, method.name, target, layer, case.classifier, told)
+                what = (case.data, case.edition, method.name, target, layer)
+                found, sums = explanation(*what, case.classifier, told, queue)
             except saliency.AttributionError as error:
                 show(case.prediction.input, caption=plain(str(error)))
                 continue
@@ -98,8 +102,11 @@ def explanation(
     layer: str | None,
     _classifier: Classifier,
     _progress: Progress | None,
+    _queue: Told = lambda ahead: None,
 ) -> tuple[np.ndarray, Completeness | None]:
     """The attribution (S, S) of a photo, and what it adds up to where that means anything.
+
+    `_progress` is told the share done, `_queue` before that how many are ahead at the network.
 
     Raises:
         AttributionError: as `alexnet.saliency.attribute`.
@@ -107,9 +114,14 @@ def explanation(
     from alexnet import saliency
 
     photo = images.open_photo(data)
-    found = saliency.attribute(_classifier, photo, method, target, _progress, layer)
+    with _classifier.lock.turn(_queue):
+        found = saliency.attribute(_classifier, photo, method, target, _progress, layer)
     complete = saliency.METHODS[method].complete
     return found, saliency.completeness(_classifier, photo, method, target, found) if complete else None
+
+
+def _tell_of_line(progress: data.Progress, number: int, total: int, ahead: int) -> None:
+    progress(f"{in_line(ahead)}, map {number + 1} of {total}", number, total)
 
 
 def _draw(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from alexnet import images, runs
+from alexnet.fairlock import Told
 from ui.photos import encoded
 
 if TYPE_CHECKING:
@@ -71,12 +72,15 @@ def spare_from_collection() -> None:
 
 
 @st.cache_data(show_spinner=False, max_entries=500)
-def answer(data: bytes, edition: Edition, _classifier: Classifier) -> tuple[bytes, Prediction]:
-    """A small JPEG of the photo, and the prediction.
+def answer(
+    data: bytes, edition: Edition, _classifier: Classifier, _queue: Told = lambda ahead: None
+) -> tuple[bytes, Prediction]:
+    """A small JPEG of the photo, and the prediction; `_queue` is told how many are ahead at the network.
 
     Raises:
         alexnet.images.PhotoError: it cannot be used.
     """
     photo = images.open_photo(data)
-    prediction = _classifier([photo])[0]
+    with _classifier.lock.turn(_queue):
+        prediction = _classifier([photo])[0]
     return encoded(photo, THUMBNAIL, "JPEG"), prediction

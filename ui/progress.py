@@ -16,6 +16,7 @@ from ui.page import plain_errors
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
+    from alexnet.fairlock import Told
     from alexnet.runs import Job
 
 
@@ -55,6 +56,32 @@ def progress_on_demand(place: DeltaGenerator, cancel: Callable[[], None]) -> Ite
                 return stack.enter_context(progress_bar(cancel, key="cancel"))
 
         yield lambda what, done, total: outside.run(lambda: bar()(what, done, total))
+
+
+@contextlib.contextmanager
+def queue_on_demand(place: DeltaGenerator) -> Iterator[Told]:
+    """Says in `place` how many are ahead at a network that others use, too, while there are any.
+
+    Cached functions may report to it, as to `progress_on_demand`.
+    """
+    outside = contextvars.copy_context()
+    said = False
+
+    def show(ahead: int) -> None:
+        nonlocal said
+        said = True
+        outside.run(place.caption, in_line(ahead))
+
+    try:
+        yield show
+    finally:
+        if said:
+            place.empty()
+
+
+def in_line(ahead: int) -> str:
+    """How many are ahead, in words."""
+    return f"In line for the network: {ahead} ahead of you"
 
 
 def stop_button(job: Job, label: str, stopping: str, icon: str) -> None:
