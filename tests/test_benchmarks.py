@@ -18,7 +18,7 @@ from alexnet import doodles, runs, saliency
 from alexnet.predict import load_classifier
 from alexnet.recipes import RECIPES
 from benchmarks import input as input_benchmark
-from benchmarks import latency, measure, notebook, ours, step, stock, train
+from benchmarks import latency, load, measure, notebook, ours, step, stock, train
 
 SMALL = ["--batch-size", "4", "--photos", "12", "--image-size", "67", "--compile", "off", "--device", "cpu"]
 BOTH_SIDES = {"ours", "stock", "ratio", "unit"}
@@ -57,7 +57,7 @@ def has_both_sides(comparison: dict) -> bool:
     return comparison["ours"] > 0 and comparison["ratio"] == pytest.approx(expected, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["train", "input", "step", "latency"])
+@pytest.mark.parametrize("name", ["train", "input", "step", "latency", "load"])
 def test_each_runs_as_a_script_from_the_repository(name):
     command = [sys.executable, f"benchmarks/{name}.py", "--help"]
     help_text = subprocess.run(command, cwd=runs.PROJECT, capture_output=True, text=True, check=True).stdout
@@ -90,6 +90,19 @@ def test_step_with_either_normalisation(pets, hurried, capsys):
 def test_latency(pets, hurried, untrained_run, capsys):
     result = result_of(latency, capsys, "--data", pets, "--run", untrained_run[0].path)
     assert all(has_both_sides(result[thing]) for thing in ["one photo", *notebook.METHODS])
+
+
+def test_visitors_at_once_get_the_answers_to_their_own_photos_while_a_run_trains(capsys):
+    few = ["--visitors", "3", "--rounds", "2", "--look", "0", "--seconds", "0.1", "--actions", "6"]
+    assert load.main([*few, "--recipe", "mlp-baseline", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {"visitors": 3, "uploads": 6, "wrong_answers": 0, "actions": 6}.items() <= result.items()
+    assert set(result["label"]) == set(result["training"]) == BOTH_SIDES
+
+
+def test_more_uploads_than_photos_get_one_sentence(pets, capsys):
+    assert load.main(["--data", str(pets), "--visitors", "5", "--rounds", "5"]) == 1
+    assert capsys.readouterr().err.endswith("29 photos are uploaded, and pets has 12; ask for fewer.\n")
 
 
 @pytest.mark.parametrize(
