@@ -218,11 +218,18 @@ def _training(home: Path, recipe: str) -> Iterator[runs.Run]:
 
 
 def _speed(run: runs.Run, work: Callable[[], object]) -> float:
-    """Images a second that `run` trains while `work` is done."""
-    before, started = run.status(), time.perf_counter()
+    """Images a second that `run` trains while `work` is done, and on to the end of a step.
+
+    Raises:
+        LoadError: it trains no more.
+    """
+    before, started = run.status().step, time.perf_counter()
     work()
-    after, seconds = run.status(), time.perf_counter() - started
-    return (after.step - before.step) * BATCH / seconds
+    while (after := run.status()).step == before:
+        if not after.live:
+            raise LoadError(f"Training ended: {after.message or after.state}")
+        time.sleep(0.1)
+    return (after.step - before) * BATCH / (time.perf_counter() - started)
 
 
 @contextlib.contextmanager
