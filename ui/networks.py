@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from alexnet import images, runs
-from alexnet.fairlock import Told
 from ui.photos import encoded
 
 if TYPE_CHECKING:
+    from alexnet.fairlock import Told
     from alexnet.predict import Classifier, Prediction
 
 Edition = tuple[str, float]  # a run and when its network last changed: with a photo, all that an answer depends on
