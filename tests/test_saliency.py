@@ -421,7 +421,7 @@ def test_progress_rises_to_one(linear, convolutional, method):
     saliency.attribute(convolutional, noise(8), method, "cat", shares.append)
     assert shares[-1] == 1.0
     assert shares == pytest.approx([(i + 1) / len(shares) for i in range(len(shares))])
-    assert len(shares) > 5 or not saliency.METHODS[method].slow
+    assert len(shares) >= 2 or not saliency.METHODS[method].slow
 
 
 class Cancelled(Exception):
