@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from alexnet import public, runs
+from alexnet import bundle, public, runs
 from alexnet.runs import Job, Run, RunError
 
 LOCK = ".lock"  # no run is called so: folders with a dot are none
@@ -39,12 +39,13 @@ class Trash:
         self._making = threading.Lock()
 
     def put(self, job: Job) -> None:
-        """Take a run, or a series with all its runs, out of the list.
+        """Take a run, or a series with all its runs, out of the list; bundles that pages made of them go for good.
 
         Raises:
             RunError: as `check_deletable`, or it cannot be moved.
         """
         check_deletable(job)
+        bundles = _bundles(job)
         try:
             place = Path(tempfile.mkdtemp(dir=self._own_folder())) / job.id  # an id may be deleted twice
             os.rename(job.path, place)
@@ -52,6 +53,8 @@ class Trash:
             raise RunError(f"{job.id} has gone already.") from None
         except OSError as error:
             raise RunError(f"{job.id} cannot be deleted ({error.strerror}); look after its folder.") from None
+        for file in bundles:  # of a run that is brought back it can be made again
+            file.unlink(missing_ok=True)
         self._held.append(place)
 
     def held(self) -> list[Path]:
@@ -111,6 +114,10 @@ def _members(job: Job) -> list[Run]:
     return [Run(path) for path in job.path.glob("*-*") if path.is_dir()]
 
 
+def _bundles(job: Job) -> list[Path]:
+    return [bundle.kept(run) for run in (Run(job.path), *_members(job))]
+
+
 def sizes(job: Job) -> Counter[str]:
     """The bytes of each file that goes with a job, by its name; of a series the sum over its runs."""
     found: Counter[str] = Counter()
@@ -120,4 +127,6 @@ def sizes(job: Job) -> Counter[str]:
                 found[name] += os.lstat(os.path.join(folder, name)).st_size
             except OSError:  # it has gone meanwhile
                 continue
+    for file in filter(Path.exists, _bundles(job)):
+        found[file.name] += file.stat().st_size
     return found

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from alexnet import runs, trash
+from alexnet import bundle, runs, trash
 from alexnet.recipes import RECIPES
 from alexnet.runs import Run, RunError, Status
 from alexnet.trash import Trash
@@ -122,3 +122,16 @@ def test_sizes_count_every_file_by_name():
     make("series/trial-2")
     assert trash.sizes(Run(run.path.parent))["weights.safetensors"] == 2000
     assert trash.sizes(run).total() == sum(map(len, contents(run.path).values()))
+
+
+def test_bundles_that_pages_made_are_counted_and_go_with_the_run_and_no_other_does():
+    run, member, other = make("a"), make("series/trial-1"), make("series-trial")
+    files = [bundle.kept(each) for each in (run, member, other)]
+    files[0].parent.mkdir(parents=True)
+    for file in files:
+        file.write_bytes(b"123456789")
+    assert trash.sizes(run)["a.zip"] == 9
+    bin_ = Trash()
+    bin_.put(run)
+    bin_.put(runs.Job(member.path.parent))
+    assert [file.exists() for file in files] == [False, False, True]
