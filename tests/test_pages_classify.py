@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -444,6 +445,38 @@ def test_of_many_classes_the_likeliest_are_shown(untrained_run, say):
     assert len(shares) == 5 and shares == sorted(shares, reverse=True)
     assert "&lt;b&gt;" in verdict and "<b>" not in verdict
     assert headline(verdict) == "None of the 9 classes"
+
+
+def test_who_waits_for_the_network_is_told_how_many_are_ahead(trained):
+    edition, told = ui.edition(trained), Future()
+    network = ui.classifier(*edition)
+
+    def tell(ahead: int) -> None:
+        if not told.done():
+            told.set_result(ahead)
+
+    with ThreadPoolExecutor(1) as pool:
+        with network.lock:
+            waiting = pool.submit(ui.answer, png("cat", 77)[1], edition, network, tell)
+            assert told.result(60) == 1
+        assert waiting.result(60)[1].probabilities
+
+
+def test_the_page_says_how_many_are_ahead_and_no_more_once_nobody_is():
+    def script():
+        import streamlit as st
+
+        import ui
+
+        line = st.session_state["line"] = ui.queue_on_demand(st.empty())  # or it would end with the script
+        line.__enter__()(3)
+        if st.button("My turn"):
+            line.__exit__(None, None, None)
+
+    app = AppTest.from_function(script).run()
+    assert [text.value for text in app.caption] == ["In line for the network: 3 ahead of you"]
+    app.button[0].click().run()
+    assert not app.caption and not app.exception
 
 
 writes: list[str] | None = None
