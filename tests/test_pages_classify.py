@@ -12,6 +12,7 @@ import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -463,20 +464,12 @@ def test_who_waits_for_the_network_is_told_how_many_are_ahead(trained):
 
 
 def test_the_page_says_how_many_are_ahead_and_no_more_once_nobody_is():
-    def script():
-        import streamlit as st
-
-        import ui
-
-        line = st.session_state["line"] = ui.queue_on_demand(st.empty())  # or it would end with the script
-        line.__enter__()(3)
-        if st.button("My turn"):
-            line.__exit__(None, None, None)
-
-    app = AppTest.from_function(script).run()
-    assert [text.value for text in app.caption] == ["In line for the network: 3 ahead of you"]
-    app.button[0].click().run()
-    assert not app.caption and not app.exception
+    shown: list[str] = []
+    place = SimpleNamespace(caption=shown.append, empty=shown.clear)
+    with ui.queue_on_demand(place) as queue:
+        queue(3)
+        assert shown == ["In line for the network: 3 ahead of you"]
+    assert shown == []
 
 
 writes: list[str] | None = None
