@@ -79,7 +79,7 @@ def test_the_table_says_what_is_known_of_each_run():
     make("a", wrong="ab")
     row = dict(page().dataframe[0].value.iloc[0])
     assert {name: row[name] for name in ("Run", "State", "Best validation", "Test", "Recipe", "Dataset", "Epochs")} == {
-        "Run": "a", "State": "finished", "Best validation": 0.8, "Test": 0.75, "Recipe": BASE.title, "Dataset": "pets",
+        "Run": "a", "State": "finished", "Best validation": 80, "Test": 75, "Recipe": BASE.title, "Dataset": "pets",
         "Epochs": 3,
     }  # fmt: skip
     assert row["Minutes"] == 3.0 and list(row["Curve"]) == [0.6, 0.7, 0.8]
@@ -318,7 +318,7 @@ def test_a_sweep_unfolds_to_its_trials_and_opens_as_on_the_train_page(photo_fold
 
     series.train(made, finish)
     app = page()
-    assert listed(app) == ["s", "cats-dogs"] and app.dataframe[0].value["Best validation"][0] == 0.4
+    assert listed(app) == ["s", "cats-dogs"] and app.dataframe[0].value["Best validation"][0] == 40
     app = page(open="s", runs="s/trial-2,s/trial-1")
     assert listed(app) == ["s", "s/trial-1", "s/trial-2", "cats-dogs"]
     assert [trace["name"] for trace in charts(app)[0]["data"]] == ["s/trial-2", "s/trial-1"]

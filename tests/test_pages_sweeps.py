@@ -149,8 +149,8 @@ def test_a_finished_sweep_shows_the_best_the_table_the_curves_and_the_way_to_eac
         "Trial", "Best validation accuracy", "Dropout", "Flip", "Epoch", "Test accuracy", "Time", "State"
     ]  # fmt: skip
     assert dict(table.iloc[0]) == {
-        "Trial": "trial-3", "Dropout": "0.6", "Flip": "true", "Best validation accuracy": 0.8, "Epoch": 2,
-        "Test accuracy": 0.5, "Time": "1 min 1 s", "State": "finished",
+        "Trial": "trial-3", "Dropout": "0.6", "Flip": "true", "Best validation accuracy": 80, "Epoch": 2,
+        "Test accuracy": 50, "Time": "1 min 1 s", "State": "finished",
     }  # fmt: skip
     curves, by_dropout, by_flip = charts(app)
     assert [trace["name"] for trace in curves["data"]][-1] == "trial-3" and len(curves["data"]) == 6
@@ -195,7 +195,7 @@ def test_a_trial_that_is_still_training_is_shown_as_far_as_it_is(make, pets):
         assert list(app.dataframe[0].value["State"]) == ["running"] and not charts(app)
         finish(run)
         runs.write_status(run.path, Status(state="running", best={"epoch": 1, "accuracy": 0.5, "loss": 1.0}))
-        assert list(app.run().dataframe[0].value["Best validation accuracy"]) == [0.5] and len(charts(app)) == 2
+        assert list(app.run().dataframe[0].value["Best validation accuracy"]) == [50] and len(charts(app)) == 2
 
 
 def test_over_seeds_the_mean_and_its_deviation_are_shown(make):

@@ -82,6 +82,14 @@ def numbers(values: Mapping[str, str | None]) -> None:
                 st.metric(name, value, width="content")
 
 
+PERCENT = "%.1f%%"  # of a column of `percent`; Streamlit's own format shows a varying number of decimals
+
+
+def percent(share: float | None) -> float | None:
+    """A share in per cent."""
+    return None if share is None else 100 * share
+
+
 def kept(widget: Callable[..., Any], label: str, *, key: str, default: Any, **options: Any) -> Any:
     """Draw a widget that still has its value after a visit to another page, where Streamlit would have forgotten it."""
     values = st.session_state.setdefault("kept", {})

@@ -11,7 +11,7 @@ import streamlit as st
 from alexnet import catalog
 from alexnet.catalog import Entry
 from alexnet.series import Series
-from ui.page import plain
+from ui.page import PERCENT, percent, plain
 
 TABLE = "runs-table"
 SHOWN = "runs-shown"  # the ids in the table's rows as the browser has them
@@ -67,7 +67,7 @@ def _draw(visible: Sequence[Entry], chosen: dict[str, Entry]) -> None:
     ids = [entry.id for entry in visible]
     st.session_state[SHOWN] = ids
     st.session_state[TABLE] = {"selection": {"rows": [row for row, name in enumerate(ids) if name in chosen]}}
-    percent = st.column_config.NumberColumn(format="percent")
+    shares = st.column_config.NumberColumn(format=PERCENT)
     unfold = st.column_config.ButtonColumn("Runs", type="tertiary", on_click=_unfold, key="unfold", width="small")
     has_series = any(isinstance(entry.job, Series) for entry in visible)
     st.dataframe(
@@ -81,8 +81,8 @@ def _draw(visible: Sequence[Entry], chosen: dict[str, Entry]) -> None:
         column_config={
             "Run": st.column_config.TextColumn(pinned=True, width="medium"),
             "Runs": unfold,
-            "Best validation": percent,
-            "Test": percent,
+            "Best validation": shares,
+            "Test": shares,
             "Curve": st.column_config.LineChartColumn(
                 help="Validation accuracy after each epoch, from 0 to 100 %.", y_min=0, y_max=1, width="small"
             ),
@@ -98,8 +98,8 @@ def _row(entry: Entry) -> dict[str, Any]:
         "Run": f"{INDENT}{entry.title}" if "/" in entry.id else entry.title,
         "Runs": _fold_label(entry),
         "State": entry.state,
-        "Best validation": entry.best,
-        "Test": entry.test.accuracy if entry.test and entry.test.split == "test" else None,
+        "Best validation": percent(entry.best),
+        "Test": percent(entry.test.accuracy) if entry.test and entry.test.split == "test" else None,
         "Curve": list(entry.curve),
         "Recipe": entry.recipe.title if entry.recipe else "",
         "Dataset": entry.dataset,

@@ -17,7 +17,7 @@ from alexnet.runs import Job, Run, RunError, Status
 from alexnet.series import Series
 from alexnet.sweep import Plan, Sweep
 from ui.charts import live_chart
-from ui.page import duration, kept, label_of, numbers, plain, plain_errors
+from ui.page import PERCENT, duration, kept, label_of, numbers, percent, plain, plain_errors
 from ui.progress import stop_button
 
 Make = Callable[[str, Dataset], Job]  # from the photos that were asked for by this name
@@ -224,11 +224,11 @@ def _show_trials(job: Series, trials: list[dict[str, Any]], show: Callable[[str]
         **spreads,
     })  # fmt: skip
     varied = list(job.plan.vary) if isinstance(job, Sweep) else []
-    percent = st.column_config.NumberColumn(format="percent")
+    shares = st.column_config.NumberColumn(format=PERCENT)
     st.dataframe(
         [_row(job, trial, varied) for trial in trials],
         hide_index=True,
-        column_config={"Best validation accuracy": percent, "Test accuracy": percent},
+        column_config={"Best validation accuracy": shares, "Test accuracy": shares},
     )
     options = [trial["run"] for trial in trials]
     opened = st.selectbox(
@@ -243,10 +243,10 @@ def _show_trials(job: Series, trials: list[dict[str, Any]], show: Callable[[str]
 def _row(job: Series, trial: dict[str, Any], varied: list[str]) -> dict[str, Any]:
     return {
         job.member.capitalize(): trial["run"],
-        "Best validation accuracy": trial["accuracy"],  # as far to the left as a phone shows
+        "Best validation accuracy": percent(trial["accuracy"]),  # as far to the left as a phone shows
         **{label_of(name): sweep.in_words(trial["values"][name]) for name in varied},
         "Epoch": trial["epoch"],
-        "Test accuracy": trial["test_accuracy"],
+        "Test accuracy": percent(trial["test_accuracy"]),
         "Time": None if trial["seconds"] is None else duration(trial["seconds"]),
         "State": trial["message"] or trial["state"],
     }
