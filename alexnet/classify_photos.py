@@ -6,12 +6,16 @@ python classify.py PHOTO...             # or with --json, one JSON object and no
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
+try:
+    import numpy as np
+    import onnxruntime
+    from PIL import Image, ImageOps
+except ImportError as error:
+    sys.exit(f"{error.name} is missing; first: pip install onnxruntime pillow")
 
 
 def open_photo(path: str) -> Image.Image:
@@ -49,21 +53,29 @@ class Classifier:
         return {"label": label, "familiarity": familiarity, "probabilities": probabilities}
 
 
-def main() -> None:
+def main() -> int:
+    """Answer for each photo that can be opened; returns 1 if there is one that cannot, otherwise 0."""
     parser = argparse.ArgumentParser(description="Say what is on photos.")
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     classify = Classifier(Path(__file__).with_name("model.onnx"))
-    answers = [{"file": path, **classify(open_photo(path))} for path in options.photos]
+    answers = []
+    for path in options.photos:
+        try:
+            answers.append({"file": path, **classify(open_photo(path))})
+        except OSError:  # what Pillow says of files that are no photos, too
+            print(f"{path} cannot be opened as a photo.", file=sys.stderr)
+    failed = int(len(answers) < len(options.photos))
     if options.json:
         print(json.dumps({"run": classify.run, "photos": answers}))
-        return
+        return failed
     for answer in answers:
         ordered = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:5]
         told = ", ".join(f"{name} {share:.1%}" for name, share in ordered)
         print(f"{answer['file']}: {'' if answer['label'] else 'none of the classes; '}{told}")
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -168,6 +168,11 @@ def has_name(data: str) -> bool:
     return data in KNOWN or imports.exists(data)
 
 
+def meaning(name: str) -> str:
+    """What the name of a class stands for: `Cats`, `cat` and `CAT` are one."""
+    return name.strip().casefold().removesuffix("s")
+
+
 def _imported(name: str) -> Known:
     source = imports.record(name).source
     return Known(name, f"Imported from {source}.", False, source, "")
@@ -211,7 +216,9 @@ def load_uncorrected(data: str, progress: Progress | None = None) -> Dataset:
     if data == "doodles":
         doodles.write(root, progress=progress and (lambda done, total: progress("Drawing doodles", done, total)))
     elif not available(data):
-        raise DataError(f"{KNOWN[data].title} is not here yet; run `python -m alexnet data download {data}` first.")
+        raise DataError(
+            f"{KNOWN[data].title} is not here yet; download it on the Data page, or by python -m alexnet data download {data}."
+        )
     if not imports.exists(data):
         return scan(root, name=data if data in KNOWN else root.name, progress=progress)
     dataset, left = scan(root, data, progress, imports.labels), imports.record(data).skipped

@@ -282,17 +282,13 @@ def match_classes(names: Sequence[str], known: Sequence[str]) -> list[int]:
     Raises:
         DataError: a name means none of them.
     """
-    meanings = {_meaning(name): index for index, name in enumerate(known)}
+    meanings = {data.meaning(name): index for index, name in enumerate(known)}
     exact = {name: index for index, name in enumerate(known)}
     for name in names:
-        if _meaning(name) not in meanings:
+        if data.meaning(name) not in meanings:
             knows = ", ".join(known) if len(known) <= measures.MOST_SHOWN else f"{len(known):,} others"
             raise DataError(f"The photos have a class {name}, and this run knows only {knows}.")
-    return [exact.get(name, meanings[_meaning(name)]) for name in names]
-
-
-def _meaning(name: str) -> str:
-    return name.strip().casefold().removesuffix("s")
+    return [exact.get(name, meanings[data.meaning(name)]) for name in names]
 
 
 def write_report(folder: Path, evaluation: Evaluation, **more: Any) -> None:

@@ -216,13 +216,14 @@ class Evidence:
             )
         else:
             removal = (
-                f"Removing or showing what this map marks changes the answer no sooner than a random order ({areas})"
+                "Removing what this map marks and showing it, taken together, change the answer no sooner than in a random "
+                f"order ({areas})"
             )
         random = f"mean rank correlation {self.correlation:.2f} with random ones"
         if self.correlation < PARTLY:
             weights = f"the map changes with the weights ({random})"
         elif self.learned:
-            weights = f"the map changes with the weights, but a part of it is the photo and its edges ({random})"
+            weights = f"the map changes with the weights, though a part of it is the photo and its edges ({random})"
         else:
             weights = (
                 f"it hardly changes with the weights ({random}), so it shows the photo and its edges rather than what "

@@ -18,7 +18,7 @@ def show(name: str, recipe: Recipe, step: int) -> None:
     augment.show_whole(recipe, source, chosen, photos, step)
     st.subheader("Operation by operation")
     st.caption(
-        "In their order; between the colours and erasing, which fills with the mean colour, the numbers are normalised. "
+        "In their order. After the colours the numbers are normalised; only then comes erasing, which fills with the mean colour. "
         "Of each: the photo, the ends of its range, and what it alone does to the samples above."
     )
     augment.show_operations(recipe, photos, step)

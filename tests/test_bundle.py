@@ -77,6 +77,12 @@ def test_the_script_says_what_the_app_says_of_a_photo(exported, tmp_path):
     prediction = load_classifier(run)([photo])[0]
     assert f"{prediction.best} {prediction.probabilities[prediction.best]:.1%}" in told
     assert ("none of the classes" in told) == (prediction.label is None)
+    (tmp_path / "text.jpg").write_text("no photo")
+    many = subprocess.run(
+        [*script[:3], "gone.jpg", "text.jpg", "dog.png"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (many.returncode, many.stdout) == (1, told.replace(str(tmp_path / "dog.png"), "dog.png"))
+    assert many.stderr == "gone.jpg cannot be opened as a photo.\ntext.jpg cannot be opened as a photo.\n"
 
 
 def test_a_bundle_comes_back_as_a_run_that_answers_identically(exported, tmp_path, capsys):

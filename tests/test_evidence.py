@@ -214,10 +214,10 @@ CURVES = {"low": Curves((1.0, 0.0, 0.0), (0.5, 1.0, 1.0)), "chance": Curves((1.0
     ("own", "last", "trusted", "parts"),
     [
         ("low", -0.4, True, ["sooner than in a random order (areas 0.25 and 0.88 against 0.75 and 0.62), and", "(mean rank correlation 0.20"]),
-        ("low", 0.0, True, ["but a part of it is the photo and its edges (mean rank correlation 0.40"]),
+        ("low", 0.0, True, ["though a part of it is the photo and its edges (mean rank correlation 0.40"]),
         ("low", 0.9, False, ["sooner than", "but it hardly changes with the weights (mean rank correlation 0.85"]),
-        ("chance", -0.4, False, ["no sooner than a random order", "but the map changes with the weights"]),
-        ("chance", 0.9, False, ["no sooner than a random order", "and it hardly changes"]),
+        ("chance", -0.4, False, ["no sooner than in a random order", "but the map changes with the weights"]),
+        ("chance", 0.9, False, ["no sooner than in a random order", "and it hardly changes"]),
     ],
 )  # fmt: skip
 def test_the_verdict_says_what_both_tests_found(own, last, trusted, parts):

@@ -21,7 +21,7 @@ from alexnet.review import Correction
 @pytest.fixture(autouse=True)
 def nothing_cached():
     """Each test has a home of its own, and the caches would bring back what another saw under the same name."""
-    for name in ("pets", "doodles"):
+    for name in ("pets", "plural", "doodles"):
         ui.forget_dataset(name)
 
 
@@ -182,6 +182,17 @@ def test_labels_that_surprise_a_run_are_ranked_corrected_and_undone(pets, untrai
     app.button(key=f"undo-{first.digest}").click().run()
     assert not app.exception and review.corrections(pets.root) == {}
     assert "Nothing has been corrected yet" in app.info[0].value
+
+
+def test_a_run_of_cat_and_dog_ranks_the_photos_of_Cats_and_dogs(photo_folder, untrained_run):
+    shutil.copytree(untrained_run[0].path, runs.runs_dir() / "small")
+    folder = photo_folder(
+        {f"{label}/{n}.png": n + 9 * (label == "dogs") for label in ("Cats", "dogs") for n in range(9)}
+    )
+    imports.bring_in(imports.plan(imports.at_path(folder)), "plural")
+    app = page(data="plural", part="Labels", run="small", of="all")
+    press(app, "Rank 18 photos")
+    assert any("labelled **Cats**, looks like" in text for text in texts(app.caption))
 
 
 def test_with_every_photo_left_out_they_can_still_be_put_back(pets):

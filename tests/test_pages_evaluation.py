@@ -113,7 +113,7 @@ def test_a_cell_shows_its_photos_most_confident_first(pets):
     make_run(pets)
     app = page(cell="0-1")
     assert pictures(app) == ["Photo cat/3.png", "Photo cat/2.png"]
-    assert "2** photos of class **cat** taken for **dog**" in texts(app.markdown)
+    assert "Of class **cat**, taken for **dog**: **2**" in texts(app.markdown)
     assert "cat, taken for **dog** 90.0%" in texts(app.caption)
     (matrix,) = component(app, "confusion")
     assert [[cell["chosen"] for cell in row["cells"]] for row in matrix["rows"]] == [[False, True], [False, False]]

@@ -81,7 +81,7 @@ def test_the_newest_epoch_is_shown_until_another_is_chosen(run):
             app.select_slider(key="film-epoch").set_value(epoch).run()
             assert app.query_params["epoch"] == str(epoch)
         kept = ", whose weights are kept," if epoch == 3 else ""
-        assert f"After epoch {epoch}{kept} it is right about {RIGHT[epoch]} of these 2 validation photos." in captions(
+        assert f"After epoch {epoch}{kept} it answers {RIGHT[epoch]} of these 2 validation photos right." in captions(
             app
         )
         marks = ["✓" if p > 0.5 else "✗" for p in ANSWERS[epoch]]
@@ -121,7 +121,7 @@ def test_a_network_without_convolutions_and_a_single_epoch(run):
     film.forget_after(run.path, 0)
     film.write_frame(run.path, 1, Frame(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)))
     app = page(film="true")
-    assert "After epoch 1 it is right about 2 of these 2 validation photos." in captions(app) and not app.select_slider
+    assert "After epoch 1 it answers 2 of these 2 validation photos right." in captions(app) and not app.select_slider
     cat, dog = pictures(app)
     assert np.abs(cat - GREY).max() < 6 and "Grad-CAM" not in captions(app)
 

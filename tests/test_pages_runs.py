@@ -182,7 +182,10 @@ def test_mcnemar_counts_the_photos_that_one_run_alone_got_right():
 def test_runs_on_other_photos_are_not_tested_against_each_other_and_the_page_says_why():
     make("a")
     app = page(runs="a,cats-dogs")
-    assert "a and cats-dogs were made for different photos; choose runs on the same dataset." in texts(app.caption)
+    assert (
+        "a and cats-dogs were made for different photos; choose runs on the same dataset, or evaluate each on the same other photos."
+        in texts(app.caption)
+    )
     assert not any("p" in frame.value.columns for frame in app.dataframe)
 
 

@@ -48,6 +48,9 @@ def _offer_download(file: Path) -> None:
         type="primary",
         icon=":material/download:",
     )
+    st.caption(
+        "Unpack it into a folder of its own; there `pip install onnxruntime pillow`, then `python classify.py PHOTO`."
+    )
 
 
 def _show_proof(proof: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ def _forget_plan() -> None:
 
 def _show_skipped(plan: imports.Plan) -> None:
     if plan.skipped:
-        with st.expander(f"Not taken: {len(plan.skipped):,} of all files"):
+        with st.expander(f"Files not taken: {len(plan.skipped):,}"):
             rows = [{"File": skip.path, "Reason": skip.reason} for skip in plan.skipped[:1000]]
             st.dataframe(rows, hide_index=True, height=200)
 

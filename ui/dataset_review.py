@@ -74,7 +74,7 @@ def _offer_to_mend(
     )
     changes = {photo.digest: Correction(photo.path, _label(dataset, photo), None) for photo in copies}
     st.button(
-        f"Leave out {len(copies):,} copies of held-out photos", icon=":material/block:",
+        f"Leave out copies of held-out photos: {len(copies):,}", icon=":material/block:",
         on_click=_correct, args=[dataset, changes],
     )  # fmt: skip
 
@@ -138,10 +138,11 @@ def _show_surprising(name: str, dataset: Dataset, corrections: Mapping[str, Corr
     photos = data.split_of(dataset, run.recipe if own else chosen_recipe(), split)
     asked = (run.id, split, dataset.root)
     if st.session_state.get("surprised") != asked:
-        unseen = "" if own and split in ("train", "all") else " that the network has not learned from"
-        st.caption(
-            f"The photos whose labels it finds least likely come first. Of photos{unseen}, many are labelled wrongly."
+        learned = own and split in ("train", "all")
+        worth = (
+            "It has learned from these, wrong labels included." if learned else "Wrong labels are usually among these."
         )
+        st.caption(f"The photos whose labels it finds least likely come first. {worth}")
         st.button(f"Rank {len(photos):,} photos", type="primary", icon=":material/sort:",
                   on_click=st.session_state.update, args=[{"surprised": asked}])  # fmt: skip
         return
@@ -160,10 +161,10 @@ def _show_surprising(name: str, dataset: Dataset, corrections: Mapping[str, Corr
 
 
 def _usable(dataset: Dataset) -> list[runs.Run]:
-    """The runs that know all classes of `dataset`, by whatever case, the newest first and the shipped ones last."""
-    wanted = {name.casefold() for name in dataset.classes}
+    """The runs that know all classes of `dataset`, by whatever case or number, the newest first and the shipped ones last."""
+    wanted = {data.meaning(name) for name in dataset.classes}
     found = [run for run in runs.list_runs() if run.has_weights]
-    known = [run for run in found if wanted <= {str(name).casefold() for name in run.config["classes"]}]
+    known = [run for run in found if wanted <= {data.meaning(str(name)) for name in run.config["classes"]}]
     return sorted(known, key=lambda run: run.shipped)
 
 

@@ -63,7 +63,7 @@ def _show_confusion(examined: Examined) -> None:
             return
         inside = found.cell(*chosen)
         label, answer = (plain(found.classes[index]) for index in chosen)
-        st.markdown(f"**{len(inside):,}** photos of class **{label}** taken for **{answer}**, most confident first")
+        st.markdown(f"Of class **{label}**, taken for **{answer}**: **{len(inside):,}**, most confident first")
         show_gallery(examined, inside)
 
 

@@ -77,7 +77,7 @@ def _summary(seen: Film, epoch: int, classes: Sequence[str], best: int | None) -
     """What an epoch comes to, in words."""
     right = sum(_taken_for(s, row, classes) is None for s, row in _rows(seen, epoch))
     kept = ", whose weights are kept," if epoch == best else ""
-    return f"After epoch {epoch}{kept} it is right about {right} of these {len(seen.subjects)} validation photos."
+    return f"After epoch {epoch}{kept} it answers {right} of these {len(seen.subjects)} validation photos right."
 
 
 def _rows(seen: Film, epoch: int) -> list[tuple[Subject, np.ndarray]]:

@@ -64,7 +64,8 @@ def in_folder(run: Run, predictions: Predictions, name: str) -> Examined:
 
 def first_page() -> None:
     """Have the gallery begin anew, because it is about to show other photos."""
-    st.session_state[PAGE_KEY] = 1
+    if PAGE_KEY in st.session_state:  # before there are pages Streamlit would warn that it was set
+        st.session_state[PAGE_KEY] = 1
 
 
 def show_gallery(examined: Examined, indices: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from alexnet.runs import Run
 from ui.gallery import SIDE, Examined, thumbnail
 from ui.networks import Edition, network_of
 from ui.page import plain
+from ui.photos import MAX_MB
 from ui.progress import part_of, progress_on_demand
 from ui.visitors import admitted
 
@@ -47,7 +48,11 @@ def label_uploads(run: Run, cancel: Callable[[], None]) -> Examined | None:
         alexnet.errors.LabError: as `network_of`.
     """
     files = st.file_uploader(
-        "Photos: drop or browse", type="image", accept_multiple_files=True, key="own-photos-upload"
+        "Photos: drop or browse",
+        type="image",
+        accept_multiple_files=True,
+        max_upload_size=MAX_MB,
+        key="own-photos-upload",
     )
     uploads = _read(admitted(files, "own-photos"))
     if not uploads:

@@ -159,7 +159,9 @@ def check_unchanged(recipe: Recipe, given: dict[str, Any]) -> None:
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     recipe = RECIPES[options.recipe].replace(**given)
-    return runs.create(recipe, *load(options), path=options.run)
+    run = runs.create(recipe, *load(options), path=options.run)
+    print(f"The run is in {run.path}.", flush=True)
+    return run
 
 
 def load(options: argparse.Namespace) -> tuple[str, data.Dataset]:
