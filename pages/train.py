@@ -20,6 +20,7 @@ NEW = "new"
 MAIN_SETTINGS = ("epochs", "batch_size", "lr", "image_size")
 GROUPS = ("optimisation", "augmentation", "model", "data", "hardware")
 GROUP_OF = {f.name: f.metadata["group"] for f in fields(Recipe) if f.metadata["group"] in GROUPS}
+FEW_STEPS = 5  # an epoch: with fewer a network hardly learns anything
 
 
 def choose_job() -> Run | Series | None:
@@ -70,6 +71,10 @@ def new_run() -> None:
             parts = data.split(dataset, recipe)
             train, val, test = (f"{len(parts[split]):,}" for split in ("train", "val", "test"))
             st.caption(f"{train} photos to train on, {val} to validate after each epoch, {test} for the final test.")
+            if len(parts["train"]) < FEW_STEPS * recipe.batch_size:
+                st.caption(
+                    f"That is less than {FEW_STEPS} batches an epoch, which teaches little; make the batch size smaller."
+                )
             if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
                 ui.forget_dataset(name)  # what counts are the photos as they are now
                 job = make(name, ui.dataset(name))
@@ -89,23 +94,28 @@ def choose_recipe() -> Recipe | None:
     values = ui.entered_settings(base, GROUP_OF)
     names = [name for name in GROUP_OF if ui.applies(base, name)]
     values |= draw_settings(base, MAIN_SETTINGS)
+    found = st.container()  # what is wrong is said, and what was changed, before a tab that may be long
     more = st.expander("More settings", key="more", on_change="rerun")
     if more.open:  # drawing forty widgets that nobody sees would make each click twice as slow
         tabs = more.tabs([group.capitalize() for group in GROUPS], key="group", on_change="rerun")
         group, tab = next((group, tab) for group, tab in zip(GROUPS, tabs, strict=True) if tab.open)
         with tab:
             values |= draw_settings(base, [n for n in names if GROUP_OF[n] == group and n not in MAIN_SETTINGS])
-    with ui.plain_errors():
+    recipe = None
+    with found, ui.plain_errors():
         recipe = base.replace(**values)
-        if more.open and group == "augmentation":
-            with tab:
-                ui.link_to_augment(recipe)
-        points = [(recipe.epochs * i / 200, learning_rate(recipe, i / 200)) for i in range(201)]
-        ui.live_chart(figures.learning_rate_curve(points), key="schedule", height=220)
-        if recipe.schedule == "plateau":
-            st.caption("So it stays while the validation loss falls; each time that stalls, it is divided by ten.")
-        return recipe
-    return None
+        if changed := [ui.label_of(name) for name, value in values.items() if value != getattr(base, name)]:
+            st.caption(f"Changed: {', '.join(changed)}.")
+    if recipe is None:
+        return None
+    if more.open and group == "augmentation":
+        with tab:
+            ui.link_to_augment(recipe)
+    points = [(recipe.epochs * i / 200, learning_rate(recipe, i / 200)) for i in range(201)]
+    ui.live_chart(figures.learning_rate_curve(points), key="schedule", height=220)
+    if recipe.schedule == "plateau":
+        st.caption("So it stays while the validation loss falls; each time that stalls, it is divided by ten.")
+    return recipe
 
 
 def show_source(recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ from ui.film import show_film
 from ui.map_settings import MapSettings, choose_maps
 from ui.maps import Case, Network, draw_maps, map_grid
 from ui.networks import Edition, answer, classifier, edition
-from ui.page import ROUTED, duration, guard, kept, numbers, plain, plain_errors
+from ui.page import ROUTED, duration, guard, kept, label_of, numbers, plain, plain_errors
 from ui.photos import Photo, upload_photos
 from ui.progress import part_of, progress_on_demand, queue_on_demand, stop_button
 from ui.run_actions import delete_button, name_button, open_trash, show_trash
@@ -68,6 +68,7 @@ __all__ = [
     "is_public",
     "keep_uploads_in_memory",
     "kept",
+    "label_of",
     "limit_uploads",
     "link_to_augment",
     "list_jobs",
