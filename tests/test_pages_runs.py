@@ -150,7 +150,7 @@ def test_results_have_deltas_to_the_baseline_and_intervals():
     make("b", wrong="a", created=2.0)
     app = page(runs="a,b")
     results = next(f.value for f in app.dataframe if "95 % interval" in f.value.columns).set_index("Run")
-    assert results.loc["b", "Δ measured"] == pytest.approx(37.5) and results.loc["b", "Measured"] == 0.875
+    assert results.loc["b", "Δ measured"] == pytest.approx(37.5) and results.loc["b", "Measured"] == 87.5
     assert results.loc["a", "95 % interval"] == "21.5% to 78.5%"  # Wilson, by hand: 4 of 8
     results = next(
         f.value for f in page(runs="a,b", baseline="b").dataframe if "95 % interval" in f.value.columns

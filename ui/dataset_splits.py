@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST = 90  # %
 TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
+WORDS = {"test": "test photos", "val": "validation photos", "train": "training photos", "all": "all photos"}
 
 
 def divide(dataset: Dataset) -> dict[str, str]:

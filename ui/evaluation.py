@@ -14,6 +14,7 @@ import streamlit as st
 from alexnet import data, predictions, public
 from alexnet.predictions import Predictions
 from alexnet.runs import Run
+from ui.dataset_splits import WORDS
 from ui.datasets import FOLDER, dataset, forget_dataset
 from ui.evaluation_parts import show_parts
 from ui.gallery import Examined, first_page, in_folder
@@ -24,7 +25,6 @@ from ui.progress import progress_bar
 
 CHOSEN = "evaluation"  # in the address: the one that is shown
 TRAINING, OTHERS, OWN = "training", "others", "own"  # beside the names of what is stored
-SPLITS = {"test": "test photos", "val": "validation photos", "train": "training photos", "all": "all photos"}
 
 
 def show_evaluation(run: Run) -> None:
@@ -72,7 +72,7 @@ def _fingerprint(edition: Edition, _run: Run) -> str:
 
 
 def _split(report: dict[str, Any]) -> str:
-    return SPLITS.get(str(report.get("split")), "photos")
+    return WORDS.get(str(report.get("split")), "photos")
 
 
 def _open(name: str) -> None:
@@ -127,10 +127,10 @@ def _evaluate_others(run: Run) -> None:
             name = str(data.folder_of(folder.strip())) if folder.strip() else None
         split = "all"
         if name == own:
-            options = [split for split in SPLITS if split != "all"]
+            options = [split for split in WORDS if split != "all"]
             split = kept(
                 st.segmented_control, "Split", key="evaluation-split", default=options[0], options=options,
-                format_func=lambda split: SPLITS[split].split()[0].capitalize(), required=True,
+                format_func=lambda split: WORDS[split].split()[0].capitalize(), required=True,
             )  # fmt: skip
     if st.button("Evaluate", type="primary", icon=":material/play_arrow:", disabled=name is None):
         _evaluate(run, name, split)

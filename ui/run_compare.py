@@ -15,13 +15,15 @@ from alexnet.measures import interval
 from alexnet.runs import Run, RunError
 from alexnet.significance import Paired
 from ui.charts import live_chart
-from ui.page import duration, label_of, plain
+from ui.dataset_splits import WORDS
+from ui.page import PERCENT, duration, label_of, percent, plain
 
 CURVES = {
     "Validation accuracy": ("val", "accuracy"), "Validation loss": ("val", "loss"),
     "Training accuracy": ("train", "accuracy"), "Training loss": ("train", "loss"),
 }  # fmt: skip
 BY = {"Epochs": "epoch", "Minutes": "minutes"}
+WRONG = "Wrong of the surest 90%"  # as in the evaluation of one run
 SURE = 0.05  # the p below which a difference counts as more than chance
 
 
@@ -99,20 +101,20 @@ def _choose_baseline(chosen: Sequence[Entry], names: dict[str, str]) -> Entry:
 def _show_results(chosen: Sequence[Entry], names: dict[str, str], baseline: Entry) -> None:
     st.subheader("Results")
     points = st.column_config.NumberColumn(format="%+.1f", help="Percentage points above the baseline.")
-    percent = st.column_config.NumberColumn(format="percent")
+    shares = st.column_config.NumberColumn(format=PERCENT)
     st.dataframe(
         [_result(entry, names[entry.id], baseline) for entry in chosen],
         hide_index=True,
         placeholder="",
         column_config={
             "Run": st.column_config.TextColumn(pinned=True),
-            "Best validation": percent,
+            "Best validation": shares,
             "Δ validation": points,
-            "Measured": percent,
+            "Measured": shares,
             "Δ measured": points,
-            "Calibration error": percent,
-            "Risk at 90 %": st.column_config.NumberColumn(
-                format="percent", help="Share of wrong answers among the 90 % of photos that it is surest of."
+            "Calibration error": shares,
+            WRONG: st.column_config.NumberColumn(
+                format=PERCENT, help="Share of wrong answers among the 90 % of photos that it is surest of."
             ),
         },
         alt="Results of the chosen runs",
@@ -133,15 +135,15 @@ def _result(entry: Entry, name: str, baseline: Entry) -> dict[str, Any]:
     low, high = _interval(entry) if test else (0, 0)
     return {
         "Run": name,
-        "Best validation": entry.best,
+        "Best validation": percent(entry.best),
         "Δ validation": _points(entry.best, baseline.best) if entry != baseline else None,
-        "Measured": test and test.accuracy,
+        "Measured": percent(test and test.accuracy),
         "95 % interval": f"{low:.1%} to {high:.1%}" if test else "",
         "Δ measured": _delta(entry, baseline),
-        "Photos": f"{test.count:,} of {test.split}" if test else "",
+        "Photos": f"{test.count:,} {WORDS.get(test.split, 'photos')}" if test else "",
         "Loss": found.get("loss"),
-        "Calibration error": found.get("ece"),
-        "Risk at 90 %": found.get("risk_at_90"),
+        "Calibration error": percent(found.get("ece")),
+        WRONG: percent(found.get("risk_at_90")),
         "Epochs": entry.status.epoch,
         "Time": "" if entry.seconds is None else duration(entry.seconds),
         "Δ time": _slower(entry, baseline),

@@ -10,6 +10,7 @@ from alexnet.measures import interval
 from alexnet.series import Series
 from ui.card import about
 from ui.charts import live_chart
+from ui.dataset_splits import WORDS
 from ui.film import show_film
 from ui.page import duration, numbers, plain
 
@@ -43,7 +44,7 @@ def show_overview(entry: Entry) -> None:
     run, status, test = entry.job, entry.status, entry.test
     low, high = interval(test.accuracy, test.count) if test else (0, 0)
     numbers({
-        f"Accuracy on {test.count:,} {test.split} photos" if test else "Test accuracy":
+        f"Accuracy on {test.count:,} {WORDS.get(test.split, 'photos')}" if test else "Test accuracy":
             test and f"{test.accuracy:.1%} ({low:.1%} to {high:.1%})",
         "Best validation accuracy": status.best and f"{entry.best:.1%}, epoch {status.best['epoch']}",
         "Epochs": f"{status.epoch} of {status.epochs}" if status.epochs else None,
