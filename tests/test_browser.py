@@ -108,6 +108,7 @@ def start_on_doodles(page, app: str, epochs: int) -> str:
     enter(page, "Image size", "67")
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**run=2*")
+    page.get_by_role("button", name="Start", exact=True).wait_for(state="hidden")  # and with it the form's own chart
     return page.url.split("run=")[1]
 
 
