@@ -64,7 +64,7 @@ def main() -> int:
     for path in options.photos:
         try:
             answers.append({"file": path, **classify(open_photo(path))})
-        except OSError:  # what Pillow says of files that are no photos, too
+        except (OSError, ValueError, Image.DecompressionBombError):  # all that Pillow says of what is no photo
             print(f"{path} cannot be opened as a photo.", file=sys.stderr)
     failed = int(len(answers) < len(options.photos))
     if options.json:
