@@ -84,8 +84,8 @@ def same_photos(first: Run, second: Run) -> Paired:
     """
     if first.config["dataset"]["fingerprint"] != second.config["dataset"]["fingerprint"]:
         raise CompareError(
-            f"{first.id} and {second.id} were made for different photos; choose runs on the same dataset, or evaluate "
-            "each on the same other photos."
+            f"{first.id} and {second.id} were made for different photos; choose runs on the same dataset. How each "
+            "does on other photos, its Evaluation tells."
         )
     one, other = outcomes(first), outcomes(second)
     shared = [file for file in one if file in other]

@@ -99,7 +99,7 @@ def compare(options: argparse.Namespace) -> Result:
             "memory_mb": {
                 "first": memory[0],
                 "half": memory[len(memory) // 2],
-                "most": max(memory),
+                "most": max(filter(None, memory), default=None),
                 "last": memory[-1],
             },
             "actions": options.actions,

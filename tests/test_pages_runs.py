@@ -183,7 +183,7 @@ def test_runs_on_other_photos_are_not_tested_against_each_other_and_the_page_say
     make("a")
     app = page(runs="a,cats-dogs")
     assert (
-        "a and cats-dogs were made for different photos; choose runs on the same dataset, or evaluate each on the same other photos."
+        "a and cats-dogs were made for different photos; choose runs on the same dataset. How each does on other photos, its Evaluation tells."
         in texts(app.caption)
     )
     assert not any("p" in frame.value.columns for frame in app.dataframe)
