@@ -46,7 +46,7 @@ class Entry:
     created: float = 0.0  # seconds since 1970
     seconds: float | None = None  # of training
     test: Measured | None = None
-    curve: tuple[float, ...] = ()  # validation accuracy, 0 to 1, after each epoch
+    curve: tuple[float, ...] = ()  # validation accuracy, 0 to 1, after each epoch that was finished
     number: int = (
         0  # from 1 in the order in which runs were made, by which it keeps its colour; 0 and down of what ships
     )

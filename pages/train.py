@@ -204,7 +204,7 @@ def show_numbers(status: Status, records: list[dict]) -> None:
     ui.numbers({
         "Test accuracy": test and f"{test['accuracy']:.1%}",
         "Best validation accuracy": status.best and f"{status.best['accuracy']:.1%}",
-        "Time left": ui.duration(status.eta_seconds) if status.eta_seconds is not None else None,
+        "Time left": status.eta_seconds and ui.duration(status.eta_seconds),  # none while the last photos are judged
         "Images per second": status.images_per_s and f"{status.images_per_s:,.0f}",
         "Memory": status.memory_bytes and f"{status.memory_bytes / 1e9:.1f} GB",
         "Device": status.device,

@@ -178,10 +178,10 @@ def test_train_watch_reload_finish_and_classify(page, app, tmp_path):
         timeout=TRAINING,
     )
     page.get_by_role("button", name="Classify photos with it").wait_for(timeout=TRAINING)
-    assert page.get_by_text("Test accuracy").count() == 1
+    page.get_by_text("Test accuracy").wait_for()
     page.get_by_text("Watch it learn").click()
     page.get_by_text("After epoch 2").first.wait_for()
-    assert page.locator("figure img").first.evaluate("picture => picture.naturalWidth") == 67
+    page.wait_for_function("() => document.querySelector('figure img')?.naturalWidth === 67")
     page.get_by_role("slider", name="Epoch").press("ArrowLeft")
     page.get_by_text("After epoch 1").first.wait_for()
     page.wait_for_url("**epoch=1*")
@@ -202,7 +202,7 @@ def test_stop_a_run(page, app):
     )
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped; it can be resumed.").wait_for(timeout=TRAINING)
-    assert page.get_by_role("button", name="Resume").count() == 1
+    page.get_by_role("button", name="Resume").wait_for()
 
 
 def test_a_photo_is_followed_into_a_layer_a_unit_and_a_place_and_a_reload_finds_it_again(page, app):
@@ -225,7 +225,7 @@ def test_a_photo_is_followed_into_a_layer_a_unit_and_a_place_and_a_reload_finds_
     page.reload()
     heading.wait_for()
     assert heading.inner_text() == said
-    assert page.get_by_text(f"The network itself put out {said.split(': ')[1].replace('-', '−')}.").count() == 1
+    page.get_by_text(f"The network itself put out {said.split(': ')[1].replace('-', '−')}.").wait_for()
     page.get_by_role("tab", name="Filters").click()
     page.locator(".sheet button").nth(7).click()
     page.get_by_role("heading", name="conv1, map 7, row ").wait_for()
@@ -333,8 +333,8 @@ def test_runs_are_chosen_compared_named_deleted_and_brought_back(page, app, home
     page.reload()
     page.get_by_role("heading", name="Settings that differ").wait_for()
     settled(page)
-    names = "() => [...document.querySelectorAll('.live-chart')].flatMap(e => e.data ?? []).map(t => t.name)"
-    assert page.evaluate(names) == ["one", "two"]
+    names = "[...document.querySelectorAll('.live-chart')].flatMap(e => e.data ?? []).map(t => t.name)"
+    page.wait_for_function(f"() => String({names}) === 'one,two'")
     tick(page, 1)
     page.wait_for_url("**runs=one")
 
@@ -371,5 +371,6 @@ def test_dropped_folders_become_a_dataset_whose_labels_are_corrected_and_undone(
     page.get_by_role("button", name="Undo").click()
     page.get_by_role("button", name="Undo").wait_for(state="detached")
     page.get_by_role("button", name="All datasets").click()
+    page.get_by_role("heading", name="Your own photos").wait_for()  # on the list alone; the dataset's page has the rest
+    page.wait_for_url(lambda address: "data=" not in address)
     page.get_by_text("Imported from drawn on").wait_for()
-    assert "data=" not in page.url

@@ -85,6 +85,13 @@ def test_the_table_says_what_is_known_of_each_run():
     assert row["Minutes"] == 3.0 and list(row["Curve"]) == [0.6, 0.7, 0.8]
 
 
+def test_an_epoch_that_was_only_begun_does_not_count():
+    run = make("a")
+    runs.write_status(run.path, Status(state="stopped", epoch=4, epochs=9))
+    assert page().dataframe[0].value["Epochs"][0] == 3
+    assert next(m.value for m in page(run="a").metric if m.label == "Epochs") == "3 of 9"
+
+
 def test_the_filter_wants_every_word_somewhere_and_is_kept_in_the_address():
     notes.write(make("a", created=2.0), Note("Low rate", "an idea of Tuesday"))
     make("other")
@@ -244,6 +251,8 @@ def test_deleting_asks_says_what_goes_and_can_be_undone():
     app = dialog("delete", run)
     assert any("predictions.csv" in text for text in texts(app.caption)) and run.path.exists()
     assert "Started from it, and stays: heir." in texts(app.caption)
+    button(dialog("delete", run), "Cancel").click().run()
+    assert run.path.exists()
     button(app, "Delete").click().run()
     assert not run.path.exists() and app.query_params["runs"] == "heir"
     app = page()

@@ -68,7 +68,11 @@ def ask_delete(chosen: Sequence[Entry], listed: Sequence[Entry]) -> None:
         if heirs := [other.title for other in listed if _starts_from(other, entry)]:
             st.caption(plain(f"Started from it, and stays: {', '.join(heirs)}."))
     st.markdown(f"{in_bytes(total)} in all. It can be undone until the app ends; then it is gone for good.")
-    if st.button("Delete", type="primary", icon=":material/delete:"):
+    with st.container(horizontal=True):
+        sure, not_sure = st.button("Delete", type="primary", icon=":material/delete:"), st.button("Cancel")
+    if not_sure:
+        st.rerun()
+    if sure:
         with plain_errors():
             for entry in chosen:
                 open_trash().put(entry.job)

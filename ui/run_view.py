@@ -47,7 +47,7 @@ def show_overview(entry: Entry) -> None:
         f"Accuracy on {test.count:,} {WORDS.get(test.split, 'photos')}" if test else "Test accuracy":
             test and f"{test.accuracy:.1%} ({low:.1%} to {high:.1%})",
         "Best validation accuracy": status.best and f"{entry.best:.1%}, epoch {status.best['epoch']}",
-        "Epochs": f"{status.epoch} of {status.epochs}" if status.epochs else None,
+        "Epochs": f"{len(entry.curve)} of {status.epochs}" if status.epochs else None,
         "Time": entry.seconds and duration(entry.seconds),
         "Dataset": plain(entry.dataset),
         "Device": status.device,

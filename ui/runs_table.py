@@ -103,7 +103,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "Curve": list(entry.curve),
         "Recipe": entry.recipe.title if entry.recipe else "",
         "Dataset": entry.dataset,
-        "Epochs": entry.status.epoch or None,
+        "Epochs": len(entry.curve) or None,  # the status counts the one that a stopped run has begun, too
         "Minutes": entry.seconds and entry.seconds / 60,
         "Note": entry.note.note or (entry.status.message if entry.state == catalog.DAMAGED else ""),
         "Made": entry.made,
