@@ -7,18 +7,20 @@ import json
 import multiprocessing
 import subprocess
 import sys
+from random import Random
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose
 
-from alexnet import doodles, runs, saliency
+from alexnet import data, doodles, runs, saliency
 from alexnet.predict import load_classifier
 from alexnet.recipes import RECIPES
+from benchmarks import digits, latency, load, measure, notebook, ours, step, stock, train
 from benchmarks import input as input_benchmark
-from benchmarks import latency, load, measure, notebook, ours, step, stock, train
 
 SMALL = ["--batch-size", "4", "--photos", "12", "--image-size", "67", "--compile", "off", "--device", "cpu"]
 BOTH_SIDES = {"ours", "stock", "ratio", "unit"}
@@ -195,3 +197,16 @@ def test_operations_of_a_training_step_by_hand():
     full = 9216 * 4096 + 4096 * 4096 + 4096 * 2
     # Forward, gradient of the weights, gradient of the input; nobody asks for that of the photo.
     assert ours.training_flops(RECIPES["cats-dogs"], 2) == 2 * (2 * conv1 + 3 * (others + full))
+
+
+def test_digits_become_a_dataset_of_ten_classes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(digits, "COUNTS", {"train": 20, "test": 10})
+    assert digits.main([str(tmp_path / "digits")]) == 0
+    dataset = data.load(str(tmp_path / "digits"))
+    assert dataset.classes == tuple("0123456789") and len(dataset.photos) == 30
+    assert sum(photo.split == "test" for photo in dataset.photos) == 10
+    seven = np.asarray(dataset.open(next(p for p in dataset.photos if p.path == "train/7/00007.png")))
+    assert np.array_equal(seven, digits.draw(7, Random("train/7")))  # each file lies with the digit that was drawn
+    with pytest.raises(SystemExit):
+        digits.main([str(tmp_path / "digits")])
+    assert "is not empty; name another folder." in capsys.readouterr().err
