@@ -71,11 +71,11 @@ def read(folder: Path) -> Calibration:
     """
     try:
         values = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        calibration = Calibration(float(values["temperature"]), values.get("familiarity"))
-        if not 0 < calibration.temperature < math.inf or not isinstance(calibration.familiarity, dict | None):
+        temperature, familiarity = values["temperature"], values.get("familiarity")
+        if not runs.fits(temperature, float) or temperature <= 0 or not isinstance(familiarity, dict | None):
             raise ValueError("no temperature, or no method")
     except FileNotFoundError:
         return Calibration()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise runs.RunError(f"The {FILE} of {folder.name} cannot be read; restore the file or delete it.") from None
-    return calibration
+    return Calibration(float(temperature), familiarity)

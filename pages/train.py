@@ -155,9 +155,9 @@ def watch(run: Run, state: str) -> None:
         if records:
             curves = figures.training_curves(records, recipe.epochs, status.steps, (status.best or {}).get("epoch"))
             ui.live_chart(curves, key=f"curves-{run.id}", height=480)
+        ui.show_film(run)
         with st.expander("Log", expanded=status.state in ("failed", "lost")):
             st.code(run.log_tail() or "Nothing yet.", language=None, wrap_lines=True)
-        ui.show_film(run)
 
 
 def show_progress(run: Run, status: Status) -> None:

@@ -114,7 +114,8 @@ def test_the_file_can_be_read_back(tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["", "[1]", "{}", '{"temperature": 0}', '{"temperature": -1}', '{"temperature": NaN}', '{"temperature": Infinity}',
-     '{"temperature": "warm"}', '{"temperature": null}', '{"temperature": 1, "familiarity": 3}', "\udcff"],
+     '{"temperature": "warm"}', '{"temperature": null}', '{"temperature": true}', f'{{"temperature": 1{"0" * 400}}}',
+     '{"temperature": 1, "familiarity": 3}', "\udcff"],
 )  # fmt: skip
 def test_a_damaged_file_is_told_in_a_sentence(text, tmp_path):
     (tmp_path / "calibration.json").write_text(text, encoding="utf-8", errors="surrogateescape")
