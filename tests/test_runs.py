@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from filelock import FileLock
 
 from alexnet import runs
 from alexnet.data import DataError, Dataset, Photo, Report
+from alexnet.public import PublicError
 from alexnet.recipes import Recipe
 from alexnet.runs import Reporter, Run, RunError, Status, Stopped
 
@@ -381,6 +383,7 @@ def test_a_report_is_an_object_or_nothing():
         {"classes": [1]},
         {"reliability": [{"confidence": 0.5, "accuracy": {}, "count": 1}]},
         {"reliability": [{"confidence": 0.5, "accuracy": 0.5, "count": 1, "interval": [0]}]},
+        {"reliability": [{"confidence": 0.5, "accuracy": 0.5, "count": 1, "interval": [0, 2]}]},
         {"splits": {"train": {"cat": []}}},
         {"splits": []},
         {"neither": 5},
@@ -392,7 +395,11 @@ def test_a_report_is_an_object_or_nothing():
 )
 def test_a_report_lacks_what_cannot_be_used(damaged):
     run = new_run()
-    good = {"ece": 0.25, "rank": None, "reliability": [{"confidence": 0.5, "accuracy": 1, "count": 1}], "other": "x"}
+    bins = [{"confidence": 0.5, "accuracy": 1, "count": 1, "interval": each} for each in ([0, 1], None)]
+    good = {
+        "ece": 0.25, "accuracy": 0, "risk_at_90": 1, "count": 0, "rank": None, "reliability": bins, "other": "x",
+        "confusion": [[0, 1], [2, 3]], "splits": {"train": {"cat": 0, "dog": 4}},
+    }  # fmt: skip
     runs.write_json(run.path / "report.json", {**good, **damaged})
     assert run.report() == {name: value for name, value in good.items() if name not in damaged}
 
@@ -402,6 +409,8 @@ def test_the_tail_of_a_log():
     (run.path / "log.txt").write_bytes(b"".join(b"line %d\n" % n for n in range(5000)) + b"caf\xc3\xa9 \xff")
     assert run.log_tail(3) == "line 4998\nline 4999\ncafé \N{REPLACEMENT CHARACTER}"
     assert len(run.log_tail().splitlines()) == 20
+    (run.path / "log.txt").write_text("a line without an end " * 1000)
+    assert len(run.log_tail(2)) == 400  # of what has no lines no more is read than lines would have
 
 
 # -------------------------------------------------------------------------------------------------------- life, death
@@ -500,17 +509,52 @@ def test_launch_starts_the_trainer_in_a_session_of_its_own(tmp_path, monkeypatch
     """What stands in for Python here writes down how it was called; a relative home has to mean the same folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALEXNET_HOME", "home")
-    monkeypatch.setattr(sys, "executable", str(program("python", 'echo "$ALEXNET_HOME|$PWD|$*"\nexec cat')))
+    monkeypatch.setattr(sys, "executable", str(program("python", 'echo "$ALEXNET_HOME|$PWD|$*" >&2\nexec cat')))
     run = new_run(Recipe(processes=processes))
-    run.request_stop()
-    runs.launch(run)
-    child = runs._children[-1]
-    assert os.getsid(child.pid) == child.pid
-    assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + runs.NICE, 19)
-    assert child.wait(timeout=60) == 0  # cat met the end of its input at once
+    if processes == 1:
+        run.request_stop()
+    with an_input_that_does_not_end():
+        runs.launch(run)
+        child = runs._children[-1]
+        assert os.getsid(child.pid) == child.pid
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + runs.NICE, 19)
+        assert child.wait(timeout=60) == 0  # cat met the end of its input at once
     train = f"-u {torchrun}-m alexnet train --run-dir {run.path} --resume"
     assert run.log_tail() == f"{tmp_path / 'home'}|{runs.PROJECT}|{train}"
-    assert run.status().state == "starting" and not (run.path / "stop").exists()
+    status = run.status()
+    assert (status.state, status.message) == ("starting", "Starting the trainer.") and not (run.path / "stop").exists()
+    runs.launch(new_run())
+    assert child not in runs._children  # which has ended
+    assert runs._children[-1].wait(timeout=60) == 0
+
+
+@contextlib.contextmanager
+def an_input_that_does_not_end():
+    """For this process, and for those that it starts unless they get another."""
+    mine, (end, kept_open) = os.dup(0), os.pipe()
+    os.dup2(end, 0)
+    try:
+        yield
+    finally:
+        os.dup2(mine, 0)
+        for number in (mine, end, kept_open):
+            os.close(number)
+
+
+def test_where_strangers_are_served_nothing_starts_or_stops(monkeypatch):
+    run = new_run()
+    monkeypatch.setenv("ALEXNET_PUBLIC", "1")
+    for act, what in ((run.request_stop, "way to stop runs"), (lambda: runs.launch(run), "training")):
+        with pytest.raises(PublicError, match=f"offers no {what};"):
+            act()
+    assert names_in(run.path) == {"run.json"}
+
+
+def test_a_run_that_is_gone_cannot_be_told_to_stop(tmp_path):
+    with pytest.raises(RunError) as caught:
+        Run(tmp_path / "gone").request_stop()
+    told = "gone cannot be told to stop (No such file or directory); end its process instead."
+    assert sentence(caught.value) == told
 
 
 def test_a_trainer_that_cannot_be_started_is_told_in_a_sentence(monkeypatch):
@@ -560,6 +604,26 @@ def test_the_reporter_writes_status_and_metrics():
     assert 0 <= time.time() - status.updated < 60 and status.best["accuracy"] == 0.5
     assert run.metrics() == [record(4, note="Hündin"), record(5)]
     assert names_in(run.path) == {"run.json", "status.json", "metrics.jsonl", "lock"}
+
+
+def test_the_reporter_prints_each_message_once_and_each_record(capsys):
+    reporter = Reporter(new_run(), Status(state="running", epochs=2))
+    for _ in range(2):
+        reporter.say(message="Reading the photos.")
+    reporter.say(step=4)
+    reporter.preparing("Checking photos", 1000, 2000)
+    assert reporter.status.message == "Checking photos: 1,000 of 2,000."
+    reporter.record(**record(1234, split="val"))
+    printed = ["Reading the photos.", "epoch 1 of 2, step 1,234, val: accuracy 75.00%, loss 0.5000"]
+    assert capsys.readouterr().out.splitlines() == printed
+
+
+def test_a_series_is_stopped_with_its_runs_and_others_go_on():
+    run = new_run()
+    (run.path.parent / "stop").touch()
+    assert not Reporter(run, Status(state="running")).stop_asked()
+    (run.path.parent / runs.FOLDS_FILE).write_text("{}")
+    assert Reporter(run, Status(state="running")).stop_asked()
 
 
 def test_the_reporter_stops_when_asked():
