@@ -232,6 +232,8 @@ def test_file_larger_than_the_limit_is_not_read(tmp_path):
         file.truncate(images.MAX_BYTES + 1)  # sparse: takes no space
     assert "50 MB" in refusal(path)
     assert "50 MB" in refusal(bytes(images.MAX_BYTES + 1))
+    os.truncate(path, images.MAX_BYTES)
+    assert "known format" in refusal(path) == refusal(bytes(images.MAX_BYTES))
 
 
 def test_files_that_are_no_photos():
@@ -258,12 +260,20 @@ def test_paths_that_cannot_be_read(tmp_path):
         assert "pipe" in refusal(tmp_path / "pipe.jpg")  # and does not wait for somebody to write into it
 
 
+@pytest.mark.skipif(not os.path.isfile("/proc/self/mem"), reason="no file here that fails when it is read")
+def test_a_disk_that_fails():
+    assert (
+        refusal("/proc/self/mem")
+        == "The file cannot be read (Input/output error): check the disk, or copy it elsewhere."
+    )
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_no_permission(tmp_path):
     path = tmp_path / "secret.jpg"
     path.write_bytes(encode(red_blue(), "JPEG"))
     path.chmod(0)
-    assert "permission" in refusal(path)
+    assert refusal(path) == "The file may not be read: give yourself permission to read it."
 
 
 def test_heif_without_its_package(monkeypatch):
