@@ -112,6 +112,14 @@ def test_damaged_exif_does_not_cost_the_photo():
         assert open_photo(encode(red_blue(), "PNG", exif=exif)).tobytes() == red_blue().tobytes()
 
 
+@pytest.mark.parametrize("orientation", [None, 0, 9])
+def test_an_orientation_that_there_is_not_leaves_the_photo_as_it_is(orientation):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    assert open_photo(encode(red_blue(), "PNG", exif=exif)).tobytes() == red_blue().tobytes()
+
+
 def test_transparency_is_composited_on_white():
     rgba = Image.new("RGBA", (16, 16), (0, 0, 0, 0))  # black, and fully transparent
     rgba.paste((255, 0, 0, 255), (8, 0, 16, 16))
@@ -154,6 +162,8 @@ def test_sixteen_bits_are_divided_by_257(format):
     assert image.mode == "I;16"
     photo = open_photo(encode(image, format))
     assert [photo.getpixel((4 * i, 3)) for i in range(5)] == [(v,) * 3 for v in (0, 1, 128, 255, 255)]
+    dark = Image.fromarray(np.full((8, 8), 255, dtype=np.uint16))  # its file says how bright white is
+    assert open_photo(encode(dark, format)).getpixel((4, 4)) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +174,12 @@ def test_sixteen_bits_are_divided_by_257(format):
         (np.int32, [0, 257, 65535], [0, 1, 255]),  # 0 to 65535
         (np.int32, [-100, 0, 100], [0, 128, 255]),  # no usual range: lowest black, highest white
         (np.int32, [-7, -7, -7], [0, 0, 0]),
+        (np.int32, [0, 100, 65536], [0, 0, 255]),
+        (np.int32, [-100, 0, 65435], [0, 0, 255]),
+        (np.float32, [-0.5, 0.0, 0.0], [0, 128, 128]),
         (np.float32, [0.0, np.inf, np.nan], [0, 255, 0]),
+        (np.float32, [1.0, -np.inf, np.inf], [255, 0, 255]),
+        (np.float32, [-np.inf, np.nan, np.inf], [0, 0, 255]),
     ],
 )
 def test_wide_grey_levels_are_scaled_by_their_range(dtype, values, levels):
@@ -195,6 +210,7 @@ def test_at_least_reduces_a_jpeg_and_keeps_it_right():
     assert open_photo(data, at_least=100).size == (200, 100)
     assert open_photo(data, at_least=101).size == (400, 200)
     assert open_photo(data, at_least=801).size == (1600, 800)
+    assert open_photo(encode(red_blue(1600, 800), "MPO"), at_least=100).size == (200, 100)
     small = open_photo(data, at_least=100)
     for place, colour in (((50, 50), RED), ((150, 50), BLUE)):
         assert np.abs(np.subtract(small.getpixel(place), colour)).max() <= 2
@@ -216,7 +232,8 @@ def test_too_many_pixels_is_refused_before_decoding():
         warnings.simplefilter("error")  # Pillow's DecompressionBombWarning must not surface either
         for width, height in ((9000, 9000), (12_000, 12_000), (60_000, 60_000), (20_001, 8)):
             assert "megapixels" in refusal(png_header(width, height))
-    assert "damaged" in refusal(png_header(20_000, 8))  # within the limits: only its pixels are missing
+    for width, height in ((20_000, 8), (10_000, 5_000)):  # within the limits: only its pixels are missing
+        assert "damaged" in refusal(png_header(width, height))
     assert Image.MAX_IMAGE_PIXELS is not None
 
 
@@ -290,12 +307,16 @@ def test_heif_without_its_package(monkeypatch):
         (b"avif avifmif1miaf", False),
         (b"mif1 avifmiaf", False),
         (b"isom isommp42", False),  # a film
+        (b"isom isommp42heic", True),
+        (b"hevc ", True),
+        (b"isom xheicxxx", False),  # across two brands
     ],
 )
 def test_heif_is_told_from_avif_by_its_brands(brands, heif):
     major, compatible = brands.split(b" ")
     box = struct.pack(">I", 16 + len(compatible)) + b"ftyp" + major + bytes(4) + compatible
     assert images._is_heif(box + bytes(64)) is heif
+    assert images._is_heif(box + b"heic" * 4) is heif  # which is not in the box any more
 
 
 def test_no_handle_is_left_open(tmp_path):
