@@ -210,7 +210,8 @@ def test_at_least_reduces_a_jpeg_and_keeps_it_right():
     assert open_photo(data, at_least=100).size == (200, 100)
     assert open_photo(data, at_least=101).size == (400, 200)
     assert open_photo(data, at_least=801).size == (1600, 800)
-    assert open_photo(encode(red_blue(1600, 800), "MPO"), at_least=100).size == (200, 100)
+    pair = encode(red_blue(1600, 800), "MPO", save_all=True, append_images=[red_blue(1600, 800)])
+    assert Image.open(io.BytesIO(pair)).format == "MPO" and open_photo(pair, at_least=100).size == (200, 100)
     small = open_photo(data, at_least=100)
     for place, colour in (((50, 50), RED), ((150, 50), BLUE)):
         assert np.abs(np.subtract(small.getpixel(place), colour)).max() <= 2

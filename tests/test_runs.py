@@ -608,13 +608,13 @@ def test_the_reporter_writes_status_and_metrics():
 
 def test_the_reporter_prints_each_message_once_and_each_record(capsys):
     reporter = Reporter(new_run(), Status(state="running", epochs=2))
-    for _ in range(2):
-        reporter.say(message="Reading the photos.")
+    for message in ("Reading the photos.", "Reading the photos.", "Validating."):
+        reporter.say(message=message)
     reporter.say(step=4)
     reporter.preparing("Checking photos", 1000, 2000)
     assert reporter.status.message == "Checking photos: 1,000 of 2,000."
     reporter.record(**record(1234, split="val"))
-    printed = ["Reading the photos.", "epoch 1 of 2, step 1,234, val: accuracy 75.00%, loss 0.5000"]
+    printed = ["Reading the photos.", "Validating.", "epoch 1 of 2, step 1,234, val: accuracy 75.00%, loss 0.5000"]
     assert capsys.readouterr().out.splitlines() == printed
 
 
