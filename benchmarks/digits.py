@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, its own folder comes first
 
 from alexnet import svhn
+from benchmarks import measure
 
 SIDE = 32
 DRAWN = 4 * SIDE  # px, before it is made small
@@ -42,9 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = [Path(kept) / f"{split}_32x32.mat" for split in COUNTS]
         for file, (split, count) in zip(files, COUNTS.items(), strict=True):
             digits = [number % 10 for number in range(count)]
-            pixels = np.stack([draw(digit, Random(f"{split}/{n}")) for n, digit in enumerate(digits)], axis=-1)
+            pixels = np.empty((SIDE, SIDE, 3, count), np.uint8)
+            for number, digit in enumerate(digits):
+                pixels[..., number] = draw(digit, Random(f"{split}/{number}"))
+                measure.show_progress(f"Drawing digits to {split} with", number + 1, count)
             io.savemat(file, {"X": pixels, "y": np.array([digit or 10 for digit in digits], np.uint8)[:, None]})
-        svhn.write(files, options.folder, lambda doing, done, of: None)
+        svhn.write(files, options.folder, measure.show_progress)
     return 0
 
 
