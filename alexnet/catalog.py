@@ -109,7 +109,7 @@ def find(name: str, listed: Sequence[Entry]) -> Entry | None:
 
 
 def progress(listed: Sequence[Entry]) -> list[tuple[str, str, int]]:
-    """How far each is: its id, its state and the epochs that it has finished."""
+    """How far each is: its id, its state and the number of the epoch that it is in, or was last."""
     return [(entry.id, entry.status.state, entry.status.epoch) for entry in listed]
 
 
