@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet import runs
+from alexnet import public, runs
 from alexnet.commands import DATA_HELP, UsageError, print_confusion, show_progress
 from alexnet.errors import LabError
 from alexnet.recipes import RECIPES, Recipe, parse_setting
@@ -112,7 +112,7 @@ def _train_in_group(options: argparse.Namespace, given: dict[str, Any]) -> int:
     """Train as one of the processes that torchrun started."""
     if options.run is None and int(os.environ["TORCHELASTIC_MAX_RESTARTS"]):
         raise UsageError("Give --run, the run folder, so that processes that are started again find it.")
-    from alexnet.distributed import join
+    from alexnet.distributed import join, leave
     from alexnet.worker import work
 
     with join() as group:
@@ -122,7 +122,8 @@ def _train_in_group(options: argparse.Namespace, given: dict[str, Any]) -> int:
             if group.leads:
                 raise
             return 1
-        return work(runs.find(group.agree(path)), group)  # type: ignore[arg-type]  # the leader's is a path
+        status = work(runs.find(group.agree(path)), group)  # type: ignore[arg-type]  # the leader's is a path
+    leave(status)
 
 
 def _run_to_train(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
@@ -168,6 +169,7 @@ def load(options: argparse.Namespace) -> tuple[str, data.Dataset]:
     """The dataset to train on, and the name under which it is found from anywhere."""
     from alexnet import data
 
+    public.refuse("new runs")  # before anything is drawn or read for one
     if not options.data:
         raise UsageError(f"Give --data: {DATA_HELP}.")
     dataset = data.load(options.data, show_progress)
