@@ -118,6 +118,18 @@ class Classifier:
         """The same network, which looks at the centre of a photo only, and at its mirror image if it did before."""
         return replace(self, transform=replace(self.transform, five_crops=False))
 
+    def scaling_to(self, resize: int) -> Classifier:
+        """The same network, which scales the shorter side of a photo to `resize` px before it cuts out the centre.
+
+        Networks that were trained on random crops know animals larger than a centre crop of the usual scale shows them
+        (Touvron et al. 2019, section 3).
+
+        Raises:
+            RecipeError: `resize` is out of range or smaller than what is cut out.
+        """
+        recipe = self.run.recipe.replace(resize=resize)
+        return replace(self, transform=replace(self.transform, resize=recipe.resize))
+
     def prepare(self, photos: Sequence[Image.Image]) -> Tensor:
         """The centres of upright RGB photos as the network computes with them: `(N, 3, S, S)` float32, normalised."""
         return self.transform.normalize(self.transform.batch(photos).to(self.device))

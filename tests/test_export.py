@@ -213,11 +213,11 @@ def read_pth(path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("form", "read"), [("pth", read_pth), ("safetensors", load_file)])
 def test_whole_weights_open_in_plain_pytorch(untrained_run, tmp_path, capsys, form, read):
     """Those of a compressed run are expanded; the network that they are loaded into answers as the run does."""
-    run, network = untrained_run
+    run, network = untrained_run[0], AlexNet(num_classes=2)
     made = runs.Run(tmp_path / "small-run")
     made.path.mkdir()
     parent = str(tmp_path / "parent")
-    recipe = {**run.config["recipe"], "start_from": parent}
+    recipe = {**run.config["recipe"], "hidden": "4096 4096", "start_from": parent}
     runs.write_json(made.path / "run.json", {**run.config, "recipe": recipe, "parent": parent, "data": "/a/b"})
     weights.save(made.weights, weights.compress(network.state_dict(), 4))
     calibration.write(made.path, 0.5)
@@ -236,6 +236,12 @@ def test_whole_weights_open_in_plain_pytorch(untrained_run, tmp_path, capsys, fo
     expected = load_classifier(made)([photo])[0].probabilities
     assert dict(zip(config["classes"], logits.softmax(1)[0].tolist(), strict=True)) == pytest.approx(expected, abs=1e-6)
     assert (config["data"], config["parent"], config["recipe"]["start_from"]) == ("nothing", "parent", "parent")
+
+
+def test_photos_of_neither_are_for_the_small_format(untrained_run, tmp_path, capsys):
+    command = ["export", "--run", str(untrained_run[0].path), "--out", str(tmp_path / "out"), "--format", "pth"]
+    assert main([*command, "--neither", str(tmp_path)]) == 2 and not (tmp_path / "out").exists()
+    assert capsys.readouterr().err == "--neither is for the small format; leave it out, or --format.\n"
 
 
 def test_an_export_that_answers_otherwise_is_refused(untrained_run):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet import doodles, runs
+from alexnet import data, doodles, runs
 from alexnet.__main__ import main
+from alexnet.evaluate import evaluate
+from alexnet.predict import load_classifier
 
 
 @pytest.fixture
@@ -63,7 +65,8 @@ def test_evaluate_json(untrained_run, tmp_path, capsys):
         (photos / folder).mkdir(parents=True)
         for seed in range(3):
             doodles.draw(label, seed).save(photos / folder / f"{seed}.png")
-    assert main(["evaluate", "--data", str(photos), "--run", str(untrained_run[0].path), "--json"]) == 0
+    command = ["evaluate", "--data", str(photos), "--run", str(untrained_run[0].path), "--json"]
+    assert main(command) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["count"] == 6
     assert metrics["classes"] == ["cat", "dog"]
@@ -72,6 +75,11 @@ def test_evaluate_json(untrained_run, tmp_path, capsys):
     assert metrics["loss"] > 0
     assert 0 <= metrics["ece"] <= 1 and 0 <= metrics["risk_at_90"] <= 1
     assert "auroc_neither" not in metrics
+    assert main([*command, "--resize", "90"]) == 0
+    dataset, closer = data.load(str(photos)), load_classifier(untrained_run[0]).scaling_to(90)
+    assert json.loads(capsys.readouterr().out)["loss"] == evaluate(closer, dataset, dataset.photos).metrics["loss"]
+    assert main([*command, "--resize", "0"]) == 2
+    assert capsys.readouterr().err == "resize: 0 is out of range; use a value from 67 to 1024.\n"
 
 
 def test_evaluate_against_photos_of_neither(untrained_run, tmp_path, photo_folder, capsys):

@@ -26,6 +26,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="FOLDER",
         help="also tell those photos from the photos in this folder, which show something else",
     )
+    evaluate.add_argument(
+        "--resize",
+        type=int,
+        metavar="PX",
+        help="scale the shorter side of photos to this before their centre is cut out, instead of to the run's own",
+    )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     evaluate.set_defaults(command=_evaluate)
 
@@ -41,6 +47,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     dataset = data.load(options.data, show_progress)
     photos = data.split_of(dataset, run.recipe, options.split)
     classifier = load_classifier(run)
+    if options.resize is not None:
+        classifier = classifier.scaling_to(options.resize)
     evaluation = evaluate(classifier, dataset, photos, show_progress)
     metrics = evaluation.metrics
     if options.neither:

@@ -37,6 +37,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    if options.neither and options.format != "small":
+        raise UsageError("--neither is for the small format; leave it out, or --format.")
     run = chosen_run(options.run)
     if options.format == bundle.FORM:
         return _bundle(run, options.out)
