@@ -26,7 +26,6 @@ from benchmarks import measure
 
 SIDE = 32
 DRAWN = 4 * SIDE  # px, before it is made small
-COUNTS = {"train": 2000, "test": 1000}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,13 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to; a folder that is not there yet, or empty")
+    parser.add_argument("--count", type=int, default=2000, help="to train on; half as many test (%(default)s)")
     options = parser.parse_args(arguments)
+    if options.count < 2:
+        parser.error("--count has to be 2 at least.")
+    counts = {"train": options.count, "test": options.count // 2}
     if options.folder.exists() and any(options.folder.iterdir()):
         parser.error(f"{options.folder} is not empty; name another folder.")
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as kept:
-        files = [Path(kept) / f"{split}_32x32.mat" for split in COUNTS]
-        for file, (split, count) in zip(files, COUNTS.items(), strict=True):
+        files = [Path(kept) / f"{split}_32x32.mat" for split in counts]
+        for file, (split, count) in zip(files, counts.items(), strict=True):
             digits = [number % 10 for number in range(count)]
             pixels = np.empty((SIDE, SIDE, 3, count), np.uint8)
             for number, digit in enumerate(digits):

@@ -199,9 +199,8 @@ def test_operations_of_a_training_step_by_hand():
     assert ours.training_flops(RECIPES["cats-dogs"], 2) == 2 * (2 * conv1 + 3 * (others + full))
 
 
-def test_digits_become_a_dataset_of_ten_classes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(digits, "COUNTS", {"train": 20, "test": 10})
-    assert digits.main([str(tmp_path / "digits")]) == 0
+def test_digits_become_a_dataset_of_ten_classes(tmp_path, capsys):
+    assert digits.main([str(tmp_path / "digits"), "--count", "20"]) == 0
     dataset = data.load(str(tmp_path / "digits"))
     assert dataset.classes == tuple("0123456789") and len(dataset.photos) == 30
     assert sum(photo.split == "test" for photo in dataset.photos) == 10
