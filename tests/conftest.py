@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +25,21 @@ def _own_home(tmp_path, monkeypatch):
 def _own_main(monkeypatch):
     """No test leaves its page behind as the main module, which a process that a later test spawns would run again."""
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory) -> Callable[[Path], None]:
+    """Puts the built-in dataset into a home, drawn once for all: half a minute that a first start has to wait for."""
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own  # the processes of a test run share the parent
+
+    def put(home: Path) -> None:
+        from alexnet import doodles
+
+        doodles.write(root / "doodles")
+        shutil.copytree(root / "doodles", home / "data" / "doodles", copy_function=os.link)
+
+    return put
 
 
 @pytest.fixture
@@ -62,7 +79,7 @@ def untrained_run(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("runs") / "untrained"
     folder.mkdir()
-    recipe = Recipe(name="small", image_size=67, resize=70)
+    recipe = Recipe(name="small", image_size=67, resize=70, hidden="64 64")
     config = {"recipe": recipe.to_dict(), "classes": ["cat", "dog"], "mean": runs.MEAN, "std": runs.STD}
     dataset = {"name": "nothing", "fingerprint": "", "photos": 0}
     runs.write_json(folder / "run.json", {**config, "data": "nothing", "dataset": dataset})

@@ -26,9 +26,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory, drawings):
     """That of the app, its own."""
-    return tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
+    drawings(home)
+    return home
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +94,8 @@ def settled(page) -> None:
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
 
 
-def enter(page, label: str, value: str) -> None:
-    field = page.get_by_role("spinbutton", name=label, exact=True)
+def enter(page, label: str, value: str, role: str = "spinbutton") -> None:
+    field = page.get_by_role(role, name=label, exact=True)
     field.fill(value)
     field.press("Enter")
     settled(page)
@@ -106,7 +108,10 @@ def start_on_doodles(page, app: str, epochs: int) -> str:
     settled(page)
     enter(page, "Epochs", str(epochs))
     enter(page, "Image size", "67")
-    page.get_by_role("button", name="Start").click()
+    page.get_by_text("More settings").click()
+    page.get_by_role("tab", name="Model").click()
+    enter(page, "Hidden units", "64 64", role="textbox")
+    page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_url("**run=2*")
     page.get_by_role("button", name="Start", exact=True).wait_for(state="hidden")  # and with it the form's own chart
     return page.url.split("run=")[1]

@@ -27,6 +27,7 @@ from alexnet.worker import work
 RECIPE = Recipe(
     name="small", image_size=67, resize=67, epochs=2, batch_size=8, lr=0.0001, dropout=0.2, ema=0.5, compile="off",
     val_fraction=0.2, test_fraction=0.2, device="cpu", precision="float32", mixup=0.2, erasing=0.5,
+    hidden="1024 1024",
 )  # fmt: skip
 
 CPU = Hardware(torch.device("cpu"), bfloat16=False, compile=False)

@@ -18,7 +18,7 @@ from alexnet.folds import CrossValidation
 from alexnet.recipes import Recipe
 from alexnet.runs import Reporter, Run, RunError, Status, Stopped
 
-SMALL = Recipe(name="small", image_size=67, resize=67, val_fraction=0.25, epochs=1)
+SMALL = Recipe(name="small", image_size=67, resize=67, val_fraction=0.25, epochs=1, hidden="64 64")
 
 
 def dataset_of(counts: dict[str, int], split: str | None = None) -> Dataset:

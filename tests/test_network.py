@@ -82,9 +82,11 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory):
+def app(tmp_path_factory, drawings):
     """The app as a person starts it."""
-    server = Server(tmp_path_factory.mktemp("home"))
+    home = tmp_path_factory.mktemp("home")
+    drawings(home)
+    server = Server(home)
     yield server
     server.end()
 

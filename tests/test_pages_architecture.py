@@ -43,7 +43,7 @@ def empty_file(tmp_path) -> Path:
 
 def make_run(name: str, weights: Path, folder: str = "nowhere", fingerprint: str = "") -> runs.Run:
     dataset = {"name": "nothing", "fingerprint": fingerprint, "photos": 0}
-    recipe = Recipe(name="small", image_size=67, resize=70)
+    recipe = Recipe(name="small", image_size=67, resize=70, hidden="64 64")
     config = runs.configuration(recipe, ("cat", "dog"), folder, dataset)
     run = runs.Run(runs.make_folder(runs.runs_dir() / name, name, "run.json", config))
     run.weights.symlink_to(weights)
@@ -215,7 +215,8 @@ def test_the_table_of_layers_has_what_was_counted_by_hand(trained):
     assert table.loc["conv1", "Multiply-adds"] == 15 * 15 * 96 * 11 * 11 * 3
     assert table.loc["conv2", "Multiply-adds"] == 7 * 7 * 256 * 5 * 5 * 96
     assert table.loc["conv2", "A unit sees"] == "51 px, 8 apart" and table.loc["fc6", "A unit sees"] == "all"
-    assert app.metric[0].value == f"{table['Parameters'].sum():,}" == "58,292,290"
+    # 3,747,200 in the convolutions, 2,752 in batch norm, and 64 x 9,217, 64 x 65 and 2 x 65 in fc6 to fc8.
+    assert app.metric[0].value == f"{table['Parameters'].sum():,}" == "4,344,130"
     assert app.metric[1].value == f"{table['Multiply-adds'].sum():,}"
 
 

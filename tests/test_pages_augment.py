@@ -12,7 +12,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import ui
-from alexnet import data
+from alexnet import data, runs
 from alexnet.preview import OPERATIONS
 from alexnet.recipes import RECIPES
 
@@ -204,7 +204,8 @@ def test_what_excludes_another_operation_is_switched_off_first(page):
     assert app.slider(key="augment-cutmix").set_value(0.0).run().slider(key="augment-mixup").disabled is False
 
 
-def test_recipes_steps_and_photos_that_are_not_there(page):
+def test_recipes_steps_and_photos_that_are_not_there(page, drawings):
+    drawings(runs.home())
     app = page(recipe="nobody's", step="9" * 5000, photo="gone.png")
     assert texts(app.warning) == ["There is no recipe called nobody's."]
     assert app.selectbox(key="augment-recipe").value == "first-run"
@@ -254,7 +255,8 @@ def png(color: str, size: tuple[int, int]) -> bytes:
     return file.getvalue()
 
 
-def test_own_photos_are_mixed_with_each_other_and_a_single_one_with_drawings(page):
+def test_own_photos_are_mixed_with_each_other_and_a_single_one_with_drawings(page, drawings):
+    drawings(runs.home())
     app = page(data="own", cutmix="1")
     assert "Drawing of a cat, as it is" in [alt for _, alt, _ in figures(app)]
     photo = ("<my> cat_1_.png", png("red", (90, 60)), "image/png")

@@ -43,7 +43,9 @@ def trained(untrained_run):
 
 def make_run(name: str, classes: tuple[str, ...] = ("cat", "dog"), weights: Path | None = None) -> runs.Run:
     dataset = Dataset("nothing", Path("nothing"), classes, (), Report(0, 0, (), {}))
-    run = runs.create(Recipe(name="small", image_size=67, resize=70), "nothing", dataset, path=runs.runs_dir() / name)
+    run = runs.create(
+        Recipe(name="small", image_size=67, resize=70, hidden="64 64"), "nothing", dataset, path=runs.runs_dir() / name
+    )
     if weights:
         run.weights.symlink_to(weights)
     return run
@@ -331,7 +333,7 @@ def test_runs_are_compared_on_one_photo_and_one_that_lacks_the_class_says_so(tra
     assert not app.exception and len(captions(app)) == 3 and app.multiselect(key="compare").options == ["untrained"]
     app.selectbox(key="run").set_value(runs.find("untrained")).run()
     app.multiselect(key="compare").set_value([]).run()
-    assert captions(app)[2:] == ["Evidence for cat"]
+    assert captions(app)[2:] == ["Evidence for dog"]
 
 
 def test_grad_cam_can_look_at_another_layer(trained, monkeypatch):

@@ -42,7 +42,7 @@ def make_run(folder: Path | str = "nothing", rows=ROWS, split: str = "test", cla
     run = Run(runs.runs_dir() / "pets")
     run.path.mkdir(parents=True)
     about = {"name": "pets", "fingerprint": "", "photos": len(rows)}
-    recipe = Recipe(name="small", image_size=67, resize=70)
+    recipe = Recipe(name="small", image_size=67, resize=70, hidden="64 64")
     config = {"recipe": recipe.to_dict(), "classes": list(classes), "mean": runs.MEAN, "std": runs.STD}
     runs.write_json(run.path / "run.json", {**config, "data": str(folder), "dataset": about})
     runs.write_json(run.path / "report.json", {"split": split})

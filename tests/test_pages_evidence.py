@@ -38,7 +38,7 @@ def asked(monkeypatch):
 
 def make_run(name: str, **settings: object) -> runs.Run:
     dataset = Dataset("nothing", Path("nothing"), ("cat", "dog"), (), Report(0, 0, (), {}))
-    recipe = Recipe(name="small", image_size=67, resize=70, **settings)
+    recipe = Recipe(name="small", image_size=67, resize=70, hidden="64 64", **settings)
     return runs.create(recipe, "nothing", dataset, path=runs.runs_dir() / name)
 
 

@@ -84,7 +84,8 @@ def test_the_same_page_on_ones_own_computer(finished):
     assert not any("Open to the public" in caption.value for caption in app.caption)
 
 
-def test_a_folder_in_the_address_is_not_looked_at(to_strangers, tmp_path):
+def test_a_folder_in_the_address_is_not_looked_at(to_strangers, tmp_path, drawings):
+    drawings(runs.home())
     app = page("augment", data=str(tmp_path))
     assert "A folder on this computer" not in app.selectbox(key="augment-data").options
     assert app.selectbox(key="augment-data").value == "doodles" and not app.text_input

@@ -14,7 +14,7 @@ from alexnet.state import CheckpointError, Progress, initial_state, load_checkpo
 from alexnet.weights import WeightsError
 
 CPU = Hardware(torch.device("cpu"), bfloat16=False, compile=False)
-SMALL = Recipe(image_size=67, resize=67, ema=0.9)
+SMALL = Recipe(image_size=67, resize=67, ema=0.9, hidden="64 64")
 
 
 @pytest.fixture

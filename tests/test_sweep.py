@@ -19,7 +19,7 @@ from alexnet.recipes import Recipe, RecipeError
 from alexnet.runs import Reporter, Run, RunError, Status, Stopped
 from alexnet.sweep import Span, Sweep, make_plan
 
-SMALL = Recipe(name="small", image_size=67, resize=67, val_fraction=0.25, epochs=1)
+SMALL = Recipe(name="small", image_size=67, resize=67, val_fraction=0.25, epochs=1, hidden="64 64")
 
 needs_optuna = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="Optuna is not installed")
 

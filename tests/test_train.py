@@ -31,7 +31,7 @@ from alexnet.worker import work
 
 SMALL = Recipe(
     name="small", image_size=67, resize=67, epochs=2, batch_size=8, lr=0.005, dropout=0.2, ema=0.9, compile="off",
-    val_fraction=0.2, test_fraction=0.2, device="cpu", precision="float32",
+    val_fraction=0.2, test_fraction=0.2, device="cpu", precision="float32", hidden="64 64",
 )  # fmt: skip
 
 

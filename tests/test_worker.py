@@ -18,7 +18,7 @@ from alexnet.turns import take_turn
 
 SMALL = Recipe(
     name="small", image_size=67, resize=67, epochs=50, batch_size=8, lr=0.005, compile="off", val_fraction=0.2,
-    test_fraction=0.2, device="cpu", precision="float32",
+    test_fraction=0.2, device="cpu", precision="float32", hidden="64 64",
 )  # fmt: skip
 
 
